@@ -1,0 +1,233 @@
+package store
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// watcherBuffer is how many events wait for a watcher's reader.
+const watcherBuffer = 256
+
+// EventType says what a write did.
+type EventType int
+
+const (
+	EventSet         EventType = iota // a key was written: [Store.Set], [Store.SetWithTTL]
+	EventDelete                       // a key that had not expired was removed: [Store.Delete]
+	EventDeleteGroup                  // a group was removed with all its keys: [Store.DeleteGroup]
+)
+
+// String returns "set", "delete", "delete_group" or "unknown".
+func (eventType EventType) String() string {
+	switch eventType {
+	case EventSet:
+		return "set"
+	case EventDelete:
+		return "delete"
+	case EventDeleteGroup:
+		return "delete_group"
+	}
+	return "unknown"
+}
+
+// Event is one write that changed something and is on the disk.
+type Event struct {
+	Type      EventType
+	Group     string    // the full name: "tenant-a:config" for a scoped write
+	Key       string    // empty for EventDeleteGroup
+	Value     string    // set for EventSet alone
+	Timestamp time.Time // does not run backwards from one event of a store to the next
+}
+
+// Watcher receives the events of one store in the order of their commits. [Store.Watch]
+// makes one.
+//
+// Its channel holds 256 events; while it is full, further ones are dropped, so that no
+// writer ever waits. A drop needs a full buffer, and the next receive leaves it all but
+// full: a single reader that finds that must take it for a loss, empty the buffer, and
+// read the store again.
+//
+//	watcher := storeInstance.Watch("config", "*")
+//	settings, err := storeInstance.GetAll("config") // watch first, then read
+//	...
+//	for event := range watcher.Events {
+//		if len(watcher.Events) >= cap(watcher.Events)-1 {
+//			for len(watcher.Events) > 0 {
+//				<-watcher.Events // older than what is read next
+//			}
+//			settings, err = storeInstance.GetAll("config")
+//			...
+//			continue
+//		}
+//		switch event.Type {
+//		case store.EventSet:
+//			settings[event.Key] = event.Value
+//		case store.EventDelete:
+//			delete(settings, event.Key)
+//		case store.EventDeleteGroup:
+//			clear(settings)
+//		}
+//	}
+type Watcher struct {
+	// Events is closed by [Store.Unwatch] and [Store.Close]; what is in its buffer can
+	// still be received then.
+	Events <-chan Event
+
+	events     chan Event // the same channel
+	group, key string
+}
+
+// Watch returns a watcher of a group's key. Each of the two is an exact name, or "*" for
+// any.
+//
+//	watcher := storeInstance.Watch("config", "colour") // or "*"
+//	defer storeInstance.Unwatch(watcher)
+//	for event := range watcher.Events {
+//		fmt.Println(event.Type, event.Key, event.Value)
+//	}
+//
+// The watcher gets every event of a write that begins after Watch returned, and the
+// EventDeleteGroup of its group whatever its key. On a closed store its channel is closed.
+func (store *Store) Watch(group, key string) *Watcher {
+	events := make(chan Event, watcherBuffer)
+	watcher := &Watcher{Events: events, events: events, group: group, key: key}
+	store.watchers.add(watcher)
+	return watcher
+}
+
+// Unwatch removes a watcher and closes its channel. What is no watcher of this store any
+// more, or never was, it leaves alone.
+func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
+
+// OnChange has callback called with every event of this store, and returns a function
+// that ends that and may be called more than once.
+//
+//	unregister := storeInstance.OnChange(func(event store.Event) {
+//		log.Println(event.Type, event.Group, event.Key)
+//	})
+//	defer unregister()
+//
+// A callback runs in the goroutine of the writer, once the write is on the disk and the
+// watchers have it, before the write returns; the callbacks of one event run in the
+// order of their registration, those of different writers may run at the same time. It
+// misses nothing, and may call any method of the store, Close included. If it panics,
+// the remaining callbacks are skipped and the writer's caller gets the panic, while the
+// write stays.
+func (store *Store) OnChange(callback func(Event)) func() {
+	if callback == nil {
+		return func() {}
+	}
+	return store.callbacks.add(callback)
+}
+
+// watchers is the registry of a store's watchers.
+type watchers struct {
+	// mutex protects the fields below and every send and close of a watcher's channel, so
+	// that none is sent to when closed. Sends do not block.
+	mutex  sync.Mutex
+	list   []*Watcher
+	closed bool
+	last   time.Time // the timestamp given last
+}
+
+func (watchers *watchers) add(watcher *Watcher) {
+	watchers.mutex.Lock()
+	defer watchers.mutex.Unlock()
+	if watchers.closed {
+		close(watcher.events)
+		return
+	}
+	watchers.list = append(watchers.list, watcher)
+}
+
+func (watchers *watchers) remove(watcher *Watcher) {
+	watchers.mutex.Lock()
+	defer watchers.mutex.Unlock()
+	if index := slices.Index(watchers.list, watcher); index >= 0 {
+		watchers.list = slices.Delete(watchers.list, index, index+1)
+		close(watcher.events)
+	}
+}
+
+// send gives the calls that changed something their timestamp, and their events, in the
+// order of the calls, to the watchers.
+func (watchers *watchers) send(served []*call) {
+	watchers.mutex.Lock()
+	defer watchers.mutex.Unlock()
+	// Without its monotonic reading, which would hide that the wall clock was set back.
+	if now := time.Now().Round(0); now.After(watchers.last) {
+		watchers.last = now
+	}
+	for _, each := range served {
+		if !each.changed || each.err != nil {
+			continue
+		}
+		each.event.Timestamp = watchers.last
+		for _, watcher := range watchers.list {
+			if watcher.wants(&each.event) {
+				select {
+				case watcher.events <- each.event:
+				default:
+				}
+			}
+		}
+	}
+}
+
+func (watcher *Watcher) wants(event *Event) bool {
+	return (watcher.group == "*" || watcher.group == event.Group) &&
+		(watcher.key == "*" || watcher.key == event.Key || event.Type == EventDeleteGroup)
+}
+
+func (watchers *watchers) close() {
+	watchers.mutex.Lock()
+	defer watchers.mutex.Unlock()
+	watchers.closed = true
+	for _, watcher := range watchers.list {
+		close(watcher.events)
+	}
+	watchers.list = nil
+}
+
+// callbacks is the registry of a store's callbacks.
+type callbacks struct {
+	mutex  sync.Mutex // protects the fields below, never while a callback runs
+	list   []*func(Event)
+	closed bool
+}
+
+func (callbacks *callbacks) add(callback func(Event)) (unregister func()) {
+	callbacks.mutex.Lock()
+	defer callbacks.mutex.Unlock()
+	if callbacks.closed {
+		return func() {}
+	}
+	added := &callback
+	callbacks.list = append(slices.Clip(callbacks.list), added)
+	return func() { callbacks.remove(added) }
+}
+
+// remove makes a new list, as add does: run may be using the old one.
+func (callbacks *callbacks) remove(callback *func(Event)) {
+	callbacks.mutex.Lock()
+	defer callbacks.mutex.Unlock()
+	callbacks.list = slices.DeleteFunc(slices.Clone(callbacks.list), func(each *func(Event)) bool { return each == callback })
+}
+
+func (callbacks *callbacks) run(event Event) {
+	callbacks.mutex.Lock()
+	list := callbacks.list
+	callbacks.mutex.Unlock()
+	for _, callback := range list {
+		(*callback)(event)
+	}
+}
+
+// close lets nobody register any more. A write that ended just before still finds its
+// callbacks.
+func (callbacks *callbacks) close() {
+	callbacks.mutex.Lock()
+	defer callbacks.mutex.Unlock()
+	callbacks.closed = true
+}

@@ -1,0 +1,344 @@
+package store
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"iter"
+	"regexp"
+	"time"
+)
+
+// QuotaExceededError is returned, wrapped, when a write would exceed a namespace's quota.
+//
+//	err := scopedStore.Set("prefs", "locale", "en-GB")
+//	if errors.Is(err, store.QuotaExceededError) {
+//		// the tenant is full
+//	}
+//
+//lint:ignore ST1012 the specification names it so
+var QuotaExceededError = errors.New("quota exceeded")
+
+// errFull is a refusal that stands only once what has expired is removed.
+var errFull = errors.New("the namespace is full")
+
+// ---------------------------------------------------------------------------
+// SQL. A namespace is what stands before the first colon of a group's name. The counts
+// have a row for each namespace, and one with the keys of each of its groups. Bytes, not
+// characters, since a name may be no UTF-8.
+
+const createCountsSQL = `CREATE TABLE entries_counts (
+	name   TEXT PRIMARY KEY,
+	keys   INTEGER NOT NULL,
+	groups INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID`
+
+const countNewSQL = `
+WHEN instr(new.group_name, ':') AND new.group_name < x'' AND new.entry_key < x'' BEGIN
+	INSERT INTO entries_counts (name, keys) VALUES (new.group_name, 1)
+	ON CONFLICT (name) DO UPDATE SET keys = keys + 1;
+	INSERT INTO entries_counts (name, keys, groups) VALUES (
+		CAST(substr(CAST(new.group_name AS BLOB), 1, instr(CAST(new.group_name AS BLOB), x'3a') - 1) AS TEXT), 1, 1)
+	ON CONFLICT (name) DO UPDATE SET keys = keys + 1,
+		groups = groups + (SELECT counted.keys = 1 FROM entries_counts AS counted WHERE counted.name = new.group_name);
+END`
+
+const countOldSQL = `
+WHEN instr(old.group_name, ':') AND old.group_name < x'' AND old.entry_key < x'' BEGIN
+	UPDATE entries_counts SET keys = keys - 1 WHERE name = old.group_name;
+	DELETE FROM entries_counts WHERE name = old.group_name AND keys <= 0;
+	UPDATE entries_counts SET keys = keys - 1,
+		groups = groups - NOT EXISTS (SELECT 1 FROM entries_counts AS counted WHERE counted.name = old.group_name)
+	WHERE name = CAST(substr(CAST(old.group_name AS BLOB), 1, instr(CAST(old.group_name AS BLOB), x'3a') - 1) AS TEXT);
+END`
+
+// createQuotasSQL sets the quotas up in a file, or again where something of it is gone.
+var createQuotasSQL = []string{
+	`DROP TRIGGER IF EXISTS entries_count_insert`,
+	`DROP TRIGGER IF EXISTS entries_count_delete`,
+	`DROP TRIGGER IF EXISTS entries_count_update_old`,
+	`DROP TRIGGER IF EXISTS entries_count_update_new`,
+	`DROP TABLE IF EXISTS entries_counts`,
+	createCountsSQL,
+	`INSERT INTO entries_counts (name, keys)
+	SELECT group_name, count(*) FROM entries
+	WHERE instr(group_name, ':') AND group_name < x'' AND entry_key < x'' GROUP BY group_name`,
+	`INSERT INTO entries_counts (name, keys, groups)
+	SELECT CAST(substr(CAST(name AS BLOB), 1, instr(CAST(name AS BLOB), x'3a') - 1) AS TEXT), sum(keys), count(*)
+	FROM entries_counts GROUP BY 1`,
+	`CREATE TRIGGER entries_count_insert AFTER INSERT ON entries` + countNewSQL,
+	`CREATE TRIGGER entries_count_delete AFTER DELETE ON entries` + countOldSQL,
+	`CREATE TRIGGER entries_count_update_old AFTER UPDATE OF group_name, entry_key ON entries` + countOldSQL,
+	`CREATE TRIGGER entries_count_update_new AFTER UPDATE OF group_name, entry_key ON entries` + countNewSQL,
+}
+
+const selectQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entries_counts', 'entries_count_insert',
+	'entries_count_delete', 'entries_count_update_old', 'entries_count_update_new')`
+
+const quotaObjects = 5
+
+// Checks and writes at once. The counts include what has expired. While that may be
+// there, ?9 is 0, and a group that is counted may be one of those that make it too many.
+const upsertWithinQuotaSQL = `INSERT INTO entries (group_name, entry_key, entry_value, expires_at)
+SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (
+	SELECT 1 FROM entries WHERE group_name = ?1 AND entry_key = ?2 AND (expires_at IS NULL OR expires_at > ?5)
+) OR (
+	(?7 = 0 OR coalesce((SELECT keys FROM entries_counts WHERE name = ?6), 0) < ?7)
+	AND (?8 = 0 OR coalesce((SELECT groups FROM entries_counts WHERE name = ?6), 0) < ?8 OR (
+		EXISTS (SELECT 1 FROM entries_counts WHERE name = ?1)
+		AND (?9 OR (SELECT groups FROM entries_counts WHERE name = ?6) <= ?8)))
+)
+ON CONFLICT (group_name, entry_key) DO UPDATE SET entry_value = excluded.entry_value, expires_at = excluded.expires_at`
+
+const selectKeysSQL = `SELECT keys FROM entries_counts WHERE name = ?`
+
+// ---------------------------------------------------------------------------
+// Namespaces.
+
+// ScopedStore is the part of a [Store] whose groups belong to one namespace: the store's
+// group "tenant-a:config" is the group "config" of the namespace "tenant-a". [NewScoped]
+// and [NewScopedWithQuota] make one. It has the read and write methods of Store, which
+// say what they do, with these differences: names of groups are given and returned
+// without the namespace, CountAll and PurgeExpired cover the namespace alone, and Set and
+// SetWithTTL keep to its quota. Events and errors have the full names.
+type ScopedStore struct {
+	store     *Store
+	namespace string
+	quota     *quota // nil if it has no limit
+}
+
+// QuotaConfig is the limits of a namespace. Zero means unlimited.
+//
+//	quota := store.QuotaConfig{MaxKeys: 100, MaxGroups: 10}
+type QuotaConfig struct {
+	MaxKeys   int // keys that have not expired, in all groups together
+	MaxGroups int // groups with at least one such key
+}
+
+var namespacePattern = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
+
+// NewScoped returns the part of storeInstance that belongs to namespace, which has to
+// consist of letters, digits and hyphens. It does not touch the disk.
+//
+//	tenant, err := store.NewScoped(storeInstance, "tenant-a")
+func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {
+	return newScoped("NewScoped", storeInstance, namespace, QuotaConfig{})
+}
+
+// NewScopedWithQuota is [NewScoped] with limits that no write of a new key through any
+// ScopedStore with these limits, in any process, takes the namespace over. Such a write
+// fails with an error that wraps [QuotaExceededError]; overwriting a key that has not
+// expired always works. Writes past the scope are not refused, but count.
+//
+//	tenant, err := store.NewScopedWithQuota(storeInstance, "tenant-a",
+//		store.QuotaConfig{MaxKeys: 100, MaxGroups: 10})
+//
+// A file's first quota counts its keys once and adds a table and triggers that keep
+// count from then on; afterwards the function only reads, and may be called for every
+// request. What another program does with INSERT, UPDATE and DELETE is counted too, but
+// not what its OR REPLACE displaces. To have a file counted again, remove a trigger with
+// `DROP TRIGGER entries_count_insert` and call NewScopedWithQuota.
+func NewScopedWithQuota(storeInstance *Store, namespace string, quota QuotaConfig) (*ScopedStore, error) {
+	return newScoped("NewScopedWithQuota", storeInstance, namespace, quota)
+}
+
+func newScoped(function string, storeInstance *Store, namespace string, limits QuotaConfig) (*ScopedStore, error) {
+	switch {
+	case storeInstance == nil:
+		return nil, fmt.Errorf("store.%s: invalid store: nil", function)
+	case !namespacePattern.MatchString(namespace):
+		return nil, fmt.Errorf("store.%s: namespace %q is invalid, it has to match %s", function, namespace, namespacePattern)
+	case limits.MaxKeys < 0 || limits.MaxGroups < 0:
+		return nil, fmt.Errorf("store.%s: invalid quota: a limit of %+v is negative", function, limits)
+	}
+	scoped := &ScopedStore{store: storeInstance, namespace: namespace}
+	if limits == (QuotaConfig{}) {
+		return scoped, nil
+	}
+	if err := storeInstance.setUpQuotas(); err != nil {
+		return nil, failure(function, namespace, err)
+	}
+	scoped.quota = &quota{namespace, limits}
+	return scoped, nil
+}
+
+// Namespace returns the namespace, "tenant-a" for instance.
+func (scopedStore *ScopedStore) Namespace() string { return scopedStore.namespace }
+
+// full is the store's name of a group.
+func (scopedStore *ScopedStore) full(group string) string {
+	if len(group) > maximumLength {
+		return group // to be refused, not copied
+	}
+	return scopedStore.namespace + ":" + group
+}
+
+// Get is [Store.Get] in the namespace.
+func (scopedStore *ScopedStore) Get(group, key string) (string, error) {
+	return scopedStore.store.Get(scopedStore.full(group), key)
+}
+
+// GetSplit is [Store.GetSplit] in the namespace.
+func (scopedStore *ScopedStore) GetSplit(group, key, separator string) (iter.Seq[string], error) {
+	return scopedStore.store.GetSplit(scopedStore.full(group), key, separator)
+}
+
+// GetFields is [Store.GetFields] in the namespace.
+func (scopedStore *ScopedStore) GetFields(group, key string) (iter.Seq[string], error) {
+	return scopedStore.store.GetFields(scopedStore.full(group), key)
+}
+
+// Count is [Store.Count] in the namespace.
+func (scopedStore *ScopedStore) Count(group string) (int, error) {
+	return scopedStore.store.Count(scopedStore.full(group))
+}
+
+// CountAll is [Store.CountAll] in the namespace: the empty prefix means all its groups.
+func (scopedStore *ScopedStore) CountAll(groupPrefix string) (int, error) {
+	return scopedStore.store.CountAll(scopedStore.full(groupPrefix))
+}
+
+// GetAll is [Store.GetAll] in the namespace.
+func (scopedStore *ScopedStore) GetAll(group string) (map[string]string, error) {
+	return scopedStore.store.GetAll(scopedStore.full(group))
+}
+
+// Render is [Store.Render] in the namespace.
+func (scopedStore *ScopedStore) Render(templateSource, group string) (string, error) {
+	return scopedStore.store.Render(templateSource, scopedStore.full(group))
+}
+
+// All is [Store.All] in the namespace.
+func (scopedStore *ScopedStore) All(group string) iter.Seq2[KeyValue, error] {
+	return scopedStore.store.All(scopedStore.full(group))
+}
+
+// Groups is [Store.Groups] in the namespace, whose prefix the names lack.
+func (scopedStore *ScopedStore) Groups(groupPrefix string) ([]string, error) {
+	return scopedStore.store.groups(scopedStore.full(groupPrefix), len(scopedStore.full("")))
+}
+
+// GroupsSeq is [Store.GroupsSeq] in the namespace, whose prefix the names lack.
+func (scopedStore *ScopedStore) GroupsSeq(groupPrefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for name, err := range scopedStore.store.GroupsSeq(scopedStore.full(groupPrefix)) {
+			if err == nil {
+				name = name[len(scopedStore.full("")):]
+			}
+			if !yield(name, err) {
+				return
+			}
+		}
+	}
+}
+
+// Set is [Store.Set] in the namespace. The error wraps [QuotaExceededError], and nothing
+// is written, if the key is new and the namespace full.
+func (scopedStore *ScopedStore) Set(group, key, value string) error {
+	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
+	return scopedStore.store.set("Set", event, nil, scopedStore.quota)
+}
+
+// SetWithTTL is [Store.SetWithTTL] in the namespace, with the errors of [ScopedStore.Set].
+func (scopedStore *ScopedStore) SetWithTTL(group, key, value string, ttl time.Duration) error {
+	expires := expiry(time.Now(), ttl)
+	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
+	return scopedStore.store.set("SetWithTTL", event, expires, scopedStore.quota)
+}
+
+// Delete is [Store.Delete] in the namespace.
+func (scopedStore *ScopedStore) Delete(group, key string) error {
+	return scopedStore.store.Delete(scopedStore.full(group), key)
+}
+
+// DeleteGroup is [Store.DeleteGroup] in the namespace.
+func (scopedStore *ScopedStore) DeleteGroup(group string) error {
+	return scopedStore.store.DeleteGroup(scopedStore.full(group))
+}
+
+// PurgeExpired is [Store.PurgeExpired] in the namespace.
+func (scopedStore *ScopedStore) PurgeExpired() (int64, error) {
+	return scopedStore.store.purge(withPrefix(scopedStore.full("")))
+}
+
+// ---------------------------------------------------------------------------
+// Quotas.
+
+// quota is the limits of one namespace.
+type quota struct {
+	namespace string
+	limits    QuotaConfig
+}
+
+// setUpQuotas makes sure that the file counts its keys. Nothing remembers that it does:
+// another program may have taken a trigger away.
+func (store *Store) setUpQuotas() error {
+	var complete bool
+	check := func(c *connection) error {
+		return c.query(selectQuotasSQL, func(row []driver.Value) bool {
+			complete = row[0] == int64(quotaObjects)
+			return true
+		})
+	}
+	if err := store.reads.do(&call{run: check}); err != nil || complete {
+		return err
+	}
+	return store.writes.do(&call{flush: true, whole: true, run: func(c *connection) error {
+		if err := check(c); err != nil || complete {
+			return err
+		}
+		for _, create := range createQuotasSQL {
+			if _, err := c.exec(create); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+}
+
+// set writes an entry if it fits, by the counts alone. They include what has expired, so
+// that errFull is no final word.
+func (quota *quota) set(c *connection, event Event, expires any) (changed bool, refusal, err error) {
+	changed, err = quota.upsert(c, event, expires, time.Now().UnixMilli(), false)
+	if err == nil && !changed {
+		refusal = errFull
+	}
+	return changed, refusal, err
+}
+
+// makeRoomAndSet removes a batch of what has expired, whose namespaces do not matter
+// since nobody can see it, and tries again. Only when nothing expired is left does a
+// refusal stand.
+func (quota *quota) makeRoomAndSet(c *connection, event Event, expires any) (changed bool, refusal, err error) {
+	expired := expiredSince(time.Now(), groupRange{})
+	if err := expired.find(c); err != nil {
+		return false, nil, err
+	}
+	var removed int64
+	if len(expired.rows) > 0 {
+		if removed, err = expired.remove(c, expired.rows); err != nil {
+			return false, nil, err
+		}
+	}
+	changed, err = quota.upsert(c, event, expires, expired.now, !expired.more)
+	if err != nil || changed {
+		return changed, nil, err
+	}
+	if expired.more && removed > 0 {
+		return false, errFull, nil
+	}
+	limit, count := "MaxGroups", quota.limits.MaxGroups
+	err = c.query(selectKeysSQL, func(row []driver.Value) bool {
+		if quota.limits.MaxKeys > 0 && row[0].(int64) >= int64(quota.limits.MaxKeys) {
+			limit, count = "MaxKeys", quota.limits.MaxKeys
+		}
+		return true
+	}, quota.namespace)
+	return false, fmt.Errorf("%w: namespace %s is at its %s of %d", QuotaExceededError, quota.namespace, limit, count), err
+}
+
+func (quota *quota) upsert(c *connection, event Event, expires any, now int64, purged bool) (changed bool, err error) {
+	rows, err := c.exec(upsertWithinQuotaSQL, event.Group, event.Key, event.Value, expires,
+		now, quota.namespace, quota.limits.MaxKeys, quota.limits.MaxGroups, purged)
+	return rows > 0, err
+}

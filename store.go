@@ -1,0 +1,1616 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"text/template"
+	"time"
+
+	"modernc.org/sqlite"
+)
+
+const (
+	// maximumLength is SQLite's own limit on a string, in bytes
+	// (https://sqlite.org/limits.html). The driver hands lengths on as 32 bits, so
+	// that without a check of ours a longer string would be stored short.
+	maximumLength = 1_000_000_000
+
+	// maximumWait is how long a call waits for another process.
+	maximumWait = 5 * time.Second
+
+	// maximumPause bounds one pause of that wait. Beside a process that commits back
+	// to back the longest wait of a writer grows with it: 0.9 s at 10 ms.
+	maximumPause = 2 * time.Millisecond
+
+	// purgeInterval is the period of the background purge.
+	purgeInterval = time.Minute
+
+	// purgeBatch is how many expired rows a purge looks up or removes at once, which is as
+	// long as it makes others wait. It gathers up to purgeWindow of them (1 MiB) and removes
+	// them in the order of their place in the file: in that of their expiry, a batch would
+	// write nearly a page a row.
+	purgeBatch  = 3_000
+	purgeWindow = 128 * 1024
+
+	// pageRows and pageBytes bound what a stream holds in memory.
+	pageRows  = 256
+	pageBytes = 1 << 20
+
+	// roundCalls bounds how many calls share a transaction.
+	roundCalls = 256
+
+	// quotedName is the longest group and key that an error repeats, in bytes.
+	quotedName = 4096
+)
+
+// NotFoundError is returned, wrapped, when a key does not exist or has expired.
+//
+//	_, err := storeInstance.Get("config", "colour")
+//	if errors.Is(err, store.NotFoundError) {
+//		// use the default
+//	}
+//
+//lint:ignore ST1012 the specification names it so
+var NotFoundError = errors.New("not found")
+
+var (
+	errClosed  = fmt.Errorf("the store is closed: %w", os.ErrClosed)
+	errTooLong = fmt.Errorf("a group, key or value is longer than %d bytes", maximumLength)
+)
+
+// ---------------------------------------------------------------------------
+// SQL. A group or key that another program stored as a BLOB sorts behind every
+// text, so `< x''` is where text ends. Alive is what has no expiry or a later one.
+
+const createEntriesSQL = `CREATE TABLE entries (
+	group_name  TEXT NOT NULL,
+	entry_key   TEXT NOT NULL,
+	entry_value TEXT NOT NULL,
+	expires_at  INTEGER,
+	PRIMARY KEY (group_name, entry_key)
+)`
+
+const createExpiryIndexSQL = `CREATE INDEX entries_expires_at ON entries (expires_at) WHERE expires_at IS NOT NULL`
+
+// The schema as New finds it: what is called entries, and whether the index is there.
+const selectSchemaSQL = `SELECT type, sql, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entries_expires_at')
+FROM sqlite_schema WHERE name = 'entries' COLLATE NOCASE AND type <> 'trigger'`
+
+// One row when `entries` is another program's table of the store's shape.
+const selectShapeSQL = `SELECT 1
+FROM pragma_table_list('entries') AS list
+WHERE list.schema = 'main' AND list.type = 'table' AND NOT list.wr AND NOT list.strict
+AND (SELECT count(*) FROM pragma_table_xinfo('entries')) = 4
+AND (SELECT count(*) FROM pragma_table_xinfo('entries')
+	WHERE hidden = 0 AND (lower(name), upper(type), pk) IN (VALUES
+		('group_name', 'TEXT', 1), ('entry_key', 'TEXT', 2), ('entry_value', 'TEXT', 0), ('expires_at', 'INTEGER', 0))
+	AND NOT (lower(name) = 'expires_at' AND "notnull")) = 4
+AND (SELECT count(*) FROM pragma_index_list('entries') WHERE "unique") = 1
+AND (SELECT count(*) FROM pragma_index_list('entries') AS list, pragma_index_xinfo(list.name) AS part
+	WHERE list.origin = 'pk' AND part.key AND part.coll = 'BINARY' AND NOT part."desc") = 2
+AND (SELECT replace(upper(sql), 'COLLATE BINARY', '') NOT LIKE '%COLLATE%'
+	FROM sqlite_schema WHERE type = 'table' AND name = 'entries' COLLATE NOCASE)`
+
+// A column behind a unary plus has no declared type and a name of one letter is
+// interned: the driver then allocates neither, on the store's most frequent statement.
+const selectEntrySQL = `SELECT +entry_value AS v, +expires_at AS e FROM entries WHERE group_name = ? AND entry_key = ?`
+
+const selectGroupSQL = `SELECT entry_key, entry_value FROM entries
+WHERE group_name = ?1 AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?2)`
+
+const selectPageSQL = `SELECT +entry_key AS k, +entry_value AS v, +expires_at AS e FROM entries
+WHERE group_name = ?1 AND entry_key >= ?2 AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?3)
+ORDER BY entry_key LIMIT ?4`
+
+const countGroupSQL = `SELECT count(*) FROM entries
+WHERE group_name = ?1 AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?2)`
+
+const countPrefixSQL = `SELECT count(*) FROM entries
+WHERE group_name >= ?1 AND group_name < coalesce(?2, x'') AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?3)`
+
+// Seeks from one group name to the next instead of reading every key. The expiry is that
+// of some key that is alive, ” for never, or NULL for a group without one.
+const selectGroupNamesSQL = `WITH RECURSIVE names (name) AS (
+	SELECT min(group_name) FROM entries WHERE group_name >= ?1 AND group_name < coalesce(?2, x'')
+	UNION ALL
+	SELECT (SELECT min(group_name) FROM entries WHERE group_name > name AND group_name < coalesce(?2, x''))
+	FROM names WHERE name IS NOT NULL
+)
+SELECT name, NULL, (SELECT ifnull(expires_at, '') FROM entries
+	WHERE group_name = name AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?3) LIMIT 1)
+FROM names WHERE name IS NOT NULL LIMIT ?4`
+
+const upsertEntrySQL = `INSERT INTO entries (group_name, entry_key, entry_value, expires_at) VALUES (?, ?, ?, ?)
+ON CONFLICT (group_name, entry_key) DO UPDATE SET entry_value = excluded.entry_value, expires_at = excluded.expires_at`
+
+const deleteEntrySQL = `DELETE FROM entries WHERE group_name = ? AND entry_key = ? RETURNING +expires_at AS e`
+
+const deleteExpiredEntrySQL = `DELETE FROM entries WHERE group_name = ?1 AND entry_key = ?2 AND expires_at <= ?3`
+
+const existsGroupSQL = `SELECT 1 FROM entries
+WHERE group_name = ?1 AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?2) LIMIT 1`
+
+const deleteGroupSQL = `DELETE FROM entries WHERE group_name = ?`
+
+// What has expired by ?3, from behind the row (?1, ?2) on, in the order of the index. Two
+// halves, since a row value would not seek among equal expiries.
+const selectExpiredSQL = `SELECT rowid, expires_at, 1 FROM entries WHERE expires_at = ?1 AND rowid > ?2
+UNION ALL
+SELECT rowid, expires_at, 1 FROM entries WHERE expires_at > ?1 AND expires_at <= ?3
+ORDER BY 2, 1 LIMIT ?4`
+
+// The same, telling which rows are in a range of groups.
+const selectExpiredWithinSQL = `SELECT rowid, expires_at, group_name >= ?5 AND group_name < coalesce(?6, x'')
+FROM entries WHERE expires_at = ?1 AND rowid > ?2
+UNION ALL
+SELECT rowid, expires_at, group_name >= ?5 AND group_name < coalesce(?6, x'')
+FROM entries WHERE expires_at > ?1 AND expires_at <= ?3
+ORDER BY 2, 1 LIMIT ?4`
+
+// Checks again, because a rowid may be another entry's by now.
+const deleteExpiredSQL = `DELETE FROM entries WHERE rowid IN (SELECT value FROM json_each(?1)) AND expires_at <= ?2
+AND (?3 IS NULL OR (group_name >= ?3 AND group_name < coalesce(?4, x'')))`
+
+// ---------------------------------------------------------------------------
+// Types.
+
+// Store is a key-value store in one SQLite file or in memory. [New] opens one. Its
+// methods may be called from any number of goroutines.
+type Store struct {
+	connection *connection
+	reads      lane
+	writes     lane
+	flushing   flusher // used by whoever leads the writes, and by Close behind them
+	watchers   watchers
+	callbacks  callbacks
+
+	closing chan struct{} // closed when Close begins
+	close   sync.Once
+	purging sync.WaitGroup // the goroutine of the background purge
+}
+
+// KeyValue is one entry of a group, as [Store.All] yields it.
+type KeyValue struct {
+	Key, Value string
+}
+
+// ---------------------------------------------------------------------------
+// Opening and closing.
+
+// New opens the store in the file databasePath, and creates the file, readable and
+// writable by its owner alone, if it is missing.
+//
+//	storeInstance, err := store.New("/var/lib/app/state.db")
+//	if err != nil {
+//		return err
+//	}
+//	defer storeInstance.Close()
+//
+// The path ":memory:" makes a private store in memory. A string that begins with
+// "file:" is an SQLite URI (https://sqlite.org/uri.html) and reaches the driver as it
+// is; such a string must not be made from untrusted input. Every other path is taken
+// literally. Any number of stores and processes may hold a file open; while one does,
+// nothing in this process may open and close the file by other means than SQLite, since
+// that drops SQLite's locks (https://sqlite.org/howtocorrupt.html, section 2.2).
+//
+// New fails, and creates nothing, if the directory is missing or may not be written,
+// and if the file is no SQLite file, is not UTF-8, or has something else under the name
+// of the table "entries". It waits up to 5 seconds for another process.
+func New(databasePath string) (*Store, error) {
+	storeInstance, err := open(databasePath)
+	if err != nil {
+		return nil, fmt.Errorf("store.New: open %q: %w", databasePath, err)
+	}
+	return storeInstance, nil
+}
+
+func open(databasePath string) (*Store, error) {
+	dataSource := databasePath
+	if databasePath != ":memory:" && !strings.HasPrefix(databasePath, "file:") {
+		if err := createFile(databasePath); err != nil {
+			return nil, err
+		}
+		dataSource = fileURI(databasePath)
+	}
+	opened, err := connect(dataSource)
+	if err != nil {
+		return nil, err
+	}
+	store := &Store{connection: opened, closing: make(chan struct{})}
+	store.reads = lane{store: store, begin: "BEGIN"}
+	store.writes = lane{store: store, begin: "BEGIN IMMEDIATE", writes: true}
+	began := time.Now()
+	for attempt := 0; ; attempt++ {
+		err = opened.use(func() error { return store.prepare() })
+		if !isBusy(err) || time.Since(began) >= maximumWait {
+			break
+		}
+		time.Sleep(pause(attempt))
+	}
+	if err != nil {
+		return nil, errors.Join(err, opened.close(), store.flushing.close())
+	}
+	store.purging.Go(store.purgeRegularly)
+	return store, nil
+}
+
+// creating is held from looking for a file until it is made and closed: a New that
+// opened it in between would lose its locks with that close.
+var creating sync.Mutex
+
+// createFile makes a missing file, empty and for its owner alone: SQLite would give it
+// the process's umask, and a chmod afterwards would come too late.
+func createFile(databasePath string) error {
+	switch {
+	case databasePath == "":
+		return errors.New("the path is empty")
+	case strings.ContainsRune(databasePath, 0):
+		return errors.New("the path has a NUL byte")
+	case os.IsPathSeparator(databasePath[len(databasePath)-1]):
+		return errors.New("the path ends in a separator")
+	}
+	creating.Lock() // before the file is looked for: who finds it opens it
+	defer creating.Unlock()
+	if found, err := os.Stat(databasePath); err == nil {
+		if found.Size() == 1 {
+			return errors.New("file is not a database") // which SQLite takes for an empty one (unixFileSize)
+		}
+		return nil
+	}
+	directory, err := filepath.EvalSymlinks(filepath.Dir(databasePath))
+	if err != nil {
+		return cause(err)
+	}
+	absolute, err := filepath.Abs(filepath.Join(directory, filepath.Base(databasePath)))
+	if err != nil {
+		return cause(err)
+	}
+	// A path that SQLite (pagerOpen), or a name that the file system, would refuse for the
+	// files beside this one is refused before this one is made.
+	const maximumPath = 512 - len("-journal")
+	if len(absolute) > maximumPath {
+		return fmt.Errorf("the path is longer than %d bytes", maximumPath)
+	}
+	if _, err := os.Lstat(absolute + "-journal"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return cause(err)
+	}
+	file, err := os.OpenFile(databasePath, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return cause(err)
+	}
+	return file.Close()
+}
+
+// cause is what err says without its path, which the caller names in its own way.
+func cause(err error) error {
+	if pathError, ok := errors.AsType[*os.PathError](err); ok {
+		return pathError.Err
+	}
+	return err
+}
+
+// fileURI names databasePath to SQLite, literally and without leave to create it.
+func fileURI(databasePath string) string {
+	databasePath = filepath.ToSlash(databasePath)
+	if filepath.VolumeName(databasePath) != "" && databasePath[0] != '/' {
+		databasePath = "/" + databasePath
+	}
+	authority := ""
+	if databasePath[0] == '/' {
+		authority = "//"
+	}
+	return "file:" + authority + (&url.URL{Path: databasePath}).EscapedPath() + "?mode=rw&_error_rc=1"
+}
+
+// prepare makes the connection and the file ready. It may be called again after it
+// failed. Until the file has proved to be a store's, it is only read.
+func (store *Store) prepare() error {
+	c := store.connection
+	if readOnly, err := c.readOnly(); err != nil {
+		return err
+	} else if readOnly {
+		return errors.New("the file may not be written")
+	}
+	if _, err := c.exec("PRAGMA busy_timeout = 5000"); err != nil {
+		return err
+	}
+	missing, err := c.checkSchema()
+	if err != nil {
+		return err
+	}
+	databaseFile, err := c.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
+	if err != nil {
+		return err
+	}
+	journalMode, err := c.text("PRAGMA journal_mode = WAL")
+	if err != nil {
+		return err
+	}
+	if journalMode != "wal" && (journalMode != "memory" || databaseFile != "") {
+		return fmt.Errorf("the journal mode is %q instead of wal", journalMode)
+	}
+	for _, setting := range settingsSQL {
+		if _, err := c.exec(setting); err != nil {
+			return err
+		}
+	}
+	if len(missing) > 0 {
+		if err := c.transaction("BEGIN IMMEDIATE", c.createSchema); err != nil {
+			return err
+		}
+	}
+	if journalMode == "wal" && store.flushing.log == nil {
+		if _, err := c.text("SELECT 1 FROM sqlite_schema"); err != nil { // the first read makes the log
+			return err
+		}
+		if err := store.flushing.open(databaseFile); err != nil {
+			return err
+		}
+	}
+	if _, err := c.exec("PRAGMA busy_timeout = 0"); err != nil {
+		return err
+	}
+	return c.forget() // what is not needed again
+}
+
+// settingsSQL are the connection's settings behind busy_timeout and journal_mode.
+// NORMAL leaves the flush of a commit to the store's flusher; what SQLite flushes
+// itself, around a checkpoint, has to reach the disk on macOS too. No value is to be
+// found in a temporary file.
+var settingsSQL = [...]string{
+	"PRAGMA synchronous = NORMAL",
+	"PRAGMA fullfsync = 1",
+	"PRAGMA checkpoint_fullfsync = 1",
+	"PRAGMA temp_store = MEMORY",
+	"PRAGMA wal_autocheckpoint = 1000",
+	"PRAGMA journal_size_limit = 4194304",
+}
+
+// Close ends the store: it lets the writes under way reach the disk and the watchers,
+// closes every watcher's channel and then the database. It waits for no callback and
+// for no other process. Every other method returns an error that wraps [os.ErrClosed]
+// afterwards; a second Close returns nil. All stores of a file have to be closed before
+// it is copied, moved or removed.
+func (store *Store) Close() error {
+	var err error
+	store.close.Do(func() {
+		close(store.closing)
+		store.purging.Wait()
+		store.reads.drain()
+		store.writes.drain()
+		store.watchers.close()
+		store.callbacks.close()
+		if err = store.connection.heal(&store.flushing); err != nil {
+			err = fmt.Errorf("flush the log again: %w", err)
+		}
+		err = errors.Join(err, store.flushing.close(), store.connection.close())
+		if err != nil {
+			err = fmt.Errorf("store.Close: %w", err)
+		}
+	})
+	return err
+}
+
+func (store *Store) closed() bool {
+	select {
+	case <-store.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// ---------------------------------------------------------------------------
+// Reads.
+
+// Get returns the value of a key.
+//
+//	colour, err := storeInstance.Get("config", "colour")
+//
+// The error wraps [NotFoundError] if the key does not exist or has expired.
+func (store *Store) Get(group, key string) (string, error) {
+	return store.get("Get", group, key)
+}
+
+// GetSplit returns the parts of a value between separators, as [strings.Split] does.
+// The sequence may be ranged over again.
+//
+//	hosts, err := storeInstance.GetSplit("config", "hosts", ",")
+//	if err != nil {
+//		return err
+//	}
+//	for host := range hosts {
+//		fmt.Println(host)
+//	}
+//
+// The error is that of [Store.Get].
+func (store *Store) GetSplit(group, key, separator string) (iter.Seq[string], error) {
+	value, err := store.get("GetSplit", group, key)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(string) bool) { strings.SplitSeq(value, separator)(yield) }, nil
+}
+
+// GetFields returns the parts of a value between white space, as [strings.Fields] does.
+// The sequence may be ranged over again.
+//
+//	flags, err := storeInstance.GetFields("config", "flags")
+//
+// The error is that of [Store.Get].
+func (store *Store) GetFields(group, key string) (iter.Seq[string], error) {
+	value, err := store.get("GetFields", group, key)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(string) bool) { strings.FieldsSeq(value)(yield) }, nil
+}
+
+func (store *Store) get(function, group, key string) (string, error) {
+	var found struct {
+		value   string
+		expires driver.Value
+		ok      bool
+	}
+	err := store.reads.do(&call{run: func(c *connection) error {
+		found.ok = false
+		return c.query(selectEntrySQL, func(row []driver.Value) bool {
+			found.value, found.expires, found.ok = text(row[0]), row[1], true
+			return false
+		}, group, key)
+	}})
+	if err == nil && found.ok && found.expires != nil {
+		if now := time.Now().UnixMilli(); expired(found.expires, now) {
+			found.ok = false
+			store.removeExpired(group, key, now)
+		}
+	}
+	if err == nil && !found.ok {
+		err = NotFoundError
+	}
+	if err != nil {
+		return "", failure(function, entryName(group, key), err)
+	}
+	return found.value, nil
+}
+
+// Count returns how many keys of a group have not expired.
+//
+//	keys, err := storeInstance.Count("config")
+func (store *Store) Count(group string) (int, error) {
+	count, err := store.count(countGroupSQL, group)
+	if err != nil {
+		return 0, failure("Count", groupName(group), err)
+	}
+	return count, nil
+}
+
+// CountAll returns how many keys have not expired in the groups whose names begin with
+// groupPrefix; the empty prefix means all groups.
+//
+//	keys, err := storeInstance.CountAll("tenant-a:")
+func (store *Store) CountAll(groupPrefix string) (int, error) {
+	within := withPrefix(groupPrefix)
+	count, err := store.count(countPrefixSQL, within.from, within.to)
+	if err != nil {
+		return 0, failure("CountAll", groupName(groupPrefix), err)
+	}
+	return count, nil
+}
+
+// count runs a query for one number, whose last parameter is the time.
+func (store *Store) count(query string, arguments ...any) (int, error) {
+	var count int64
+	err := store.reads.do(&call{run: func(c *connection) error {
+		return c.query(query, func(row []driver.Value) bool {
+			count = row[0].(int64)
+			return false
+		}, append(arguments, time.Now().UnixMilli())...)
+	}})
+	return int(count), err
+}
+
+// GetAll returns the keys of a group that have not expired, with their values, as they
+// were together at one moment. The map is never nil.
+//
+//	settings, err := storeInstance.GetAll("config")
+func (store *Store) GetAll(group string) (map[string]string, error) {
+	entries, err := store.getAll(group)
+	if err != nil {
+		return nil, failure("GetAll", groupName(group), err)
+	}
+	return entries, nil
+}
+
+func (store *Store) getAll(group string) (map[string]string, error) {
+	var entries map[string]string
+	err := store.reads.do(&call{run: func(c *connection) error {
+		entries = make(map[string]string)
+		return c.query(selectGroupSQL, func(row []driver.Value) bool {
+			entries[text(row[0])] = text(row[1])
+			return true
+		}, group, time.Now().UnixMilli())
+	}})
+	return entries, err
+}
+
+// Render executes a [text/template] with the keys of a group as its data.
+//
+//	page, err := storeInstance.Render("Hello {{.name}}", "user")
+//
+// Its error begins with "store.Render: parse:" or "store.Render: exec:" where the
+// template is at fault. The second says where, but not what [text/template] found
+// there, since that may quote a stored value.
+func (store *Store) Render(templateSource, group string) (string, error) {
+	entries, err := store.getAll(group)
+	if err != nil {
+		return "", failure("Render", groupName(group), err)
+	}
+	parsed, err := template.New("template").Parse(templateSource)
+	if err != nil {
+		return "", failure("Render", "parse", err)
+	}
+	var rendered strings.Builder
+	if err := parsed.Execute(&rendered, entries); err != nil {
+		place, _, found := strings.Cut(err.Error(), ">: ")
+		if found {
+			place += ">"
+		}
+		return "", failure("Render", "exec", errors.New(place))
+	}
+	return rendered.String(), nil
+}
+
+// All streams the keys of a group that have not expired, in ascending byte order.
+//
+//	for entry, err := range storeInstance.All("config") {
+//		if err != nil {
+//			return err
+//		}
+//		fmt.Println(entry.Key, entry.Value)
+//	}
+//
+// The loop may call any method of the store, writes included; it may end early, and the
+// sequence may be ranged over again. It holds a page of the group in memory and no
+// transaction open, so what is written meanwhile may or may not be seen. An error is
+// yielded once, last.
+func (store *Store) All(group string) iter.Seq2[KeyValue, error] {
+	return func(yield func(KeyValue, error) bool) {
+		for entry, err := range store.stream("", func(c *connection, from string, visit visitor) error {
+			return c.query(selectPageSQL, visit, group, from, time.Now().UnixMilli(), pageRows)
+		}) {
+			if err != nil {
+				yield(KeyValue{}, failure("All", groupName(group), err))
+				return
+			}
+			if !expired(entry.expires, time.Now().UnixMilli()) && !yield(entry.KeyValue, nil) {
+				return
+			}
+		}
+	}
+}
+
+// streamed is a row of a stream: its key, by which the stream is in order, its value and
+// its expiry.
+type streamed struct {
+	KeyValue
+	expires driver.Value
+}
+
+// stream yields the rows that read finds from a key on, page by page. Each page is read
+// whole before its first row is yielded, so that no transaction is open in a caller's loop.
+func (store *Store) stream(from string, read func(c *connection, from string, visit visitor) error) iter.Seq2[streamed, error] {
+	return func(yield func(streamed, error) bool) {
+		var page []streamed
+		for more := true; more; {
+			err := store.reads.do(&call{run: func(c *connection) error {
+				clear(page)
+				page, more = page[:0], false
+				size := 0
+				return read(c, from, func(row []driver.Value) bool {
+					item := streamed{KeyValue{text(row[0]), text(row[1])}, row[2]}
+					page = append(page, item)
+					size += len(item.Key) + len(item.Value)
+					more = len(page) == pageRows || size >= pageBytes
+					return !more
+				})
+			}})
+			if err != nil {
+				yield(streamed{}, err)
+				return
+			}
+			for _, item := range page {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if more {
+				from = successor(page[len(page)-1].Key)
+			}
+		}
+	}
+}
+
+// Groups returns the names that begin with groupPrefix of the groups with at least one
+// key that has not expired, in ascending byte order.
+//
+//	tenants, err := storeInstance.Groups("tenant-")
+func (store *Store) Groups(groupPrefix string) ([]string, error) {
+	return store.groups(groupPrefix, 0)
+}
+
+// groups lists the names without their first trim bytes.
+func (store *Store) groups(groupPrefix string, trim int) ([]string, error) {
+	var names []string
+	for name, err := range store.groupNames("Groups", groupPrefix) {
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name[trim:])
+	}
+	return names, nil
+}
+
+// GroupsSeq streams the names that [Store.Groups] returns. What [Store.All] says of its
+// loop holds here.
+//
+//	for group, err := range storeInstance.GroupsSeq("tenant-a:") {
+//		if err != nil {
+//			return err
+//		}
+//		fmt.Println(group)
+//	}
+func (store *Store) GroupsSeq(groupPrefix string) iter.Seq2[string, error] {
+	return store.groupNames("GroupsSeq", groupPrefix)
+}
+
+func (store *Store) groupNames(function, groupPrefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		within := withPrefix(groupPrefix)
+		for group, err := range store.stream(within.from, func(c *connection, from string, visit visitor) error {
+			return c.query(selectGroupNamesSQL, visit, from, within.to, time.Now().UnixMilli(), pageRows)
+		}) {
+			alive := group.expires != nil
+			if err == nil && expired(group.expires, time.Now().UnixMilli()) {
+				alive, err = store.isAlive(group.Key)
+			}
+			if err != nil {
+				yield("", failure(function, groupName(groupPrefix), err))
+				return
+			}
+			if alive && !yield(group.Key, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (store *Store) isAlive(group string) (alive bool, err error) {
+	err = store.reads.do(&call{run: func(c *connection) (err error) {
+		alive, err = c.isAlive(group)
+		return err
+	}})
+	return alive, err
+}
+
+// isAlive reports whether a group has a key that has not expired.
+func (c *connection) isAlive(group string) (alive bool, err error) {
+	err = c.query(existsGroupSQL, func([]driver.Value) bool {
+		alive = true
+		return false
+	}, group, time.Now().UnixMilli())
+	return alive, err
+}
+
+// ---------------------------------------------------------------------------
+// Writes.
+
+// Set stores a value under a key, for good: it clears an expiry that the key has.
+//
+//	err := storeInstance.Set("config", "colour", "blue")
+//
+// When Set returns nil, the value is on the disk. Calls of several goroutines share
+// commits and flushes. An error means that nothing was written, unless it is that of a
+// failed flush: then the value may be there or not, and the store accepts no further
+// write until it has been closed and opened again.
+func (store *Store) Set(group, key, value string) error {
+	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil, nil)
+}
+
+// SetWithTTL stores a value that expires ttl after the call began, to the millisecond
+// and never earlier. A ttl of zero or less has elapsed already: the entry is written,
+// and expired at once.
+//
+//	err := storeInstance.SetWithTTL("session", "token", "abc123", 5*time.Minute)
+//
+// Its errors are those of [Store.Set]. Expiry is wall-clock time.
+func (store *Store) SetWithTTL(group, key, value string, ttl time.Duration) error {
+	return store.set("SetWithTTL", Event{Type: EventSet, Group: group, Key: key, Value: value}, expiry(time.Now(), ttl), nil)
+}
+
+// set writes an entry for as long as expires says, nil for good, within quota if one
+// is given. Each try to make room is a transaction of its own, so that others get the
+// connection in between.
+func (store *Store) set(function string, event Event, expires any, quota *quota) error {
+	write := call{flush: true, event: event}
+	write.run = func(c *connection) error {
+		write.changed = true
+		_, err := c.exec(upsertEntrySQL, event.Group, event.Key, event.Value, expires)
+		return err
+	}
+	if quota != nil {
+		write.run = func(c *connection) (err error) {
+			write.changed, write.refusal, err = quota.set(c, event, expires)
+			return err
+		}
+	}
+	err := store.write(&write)
+	for errors.Is(err, errFull) {
+		write = call{flush: true, event: event, whole: true}
+		write.run = func(c *connection) (err error) {
+			write.changed, write.refusal, err = quota.makeRoomAndSet(c, event, expires)
+			return err
+		}
+		err = store.write(&write)
+	}
+	if err != nil {
+		return failure(function, entryName(event.Group, event.Key), err)
+	}
+	return nil
+}
+
+// Delete removes a key. That it does not exist is no error.
+//
+//	err := storeInstance.Delete("config", "colour")
+//
+// Its errors are those of [Store.Set].
+func (store *Store) Delete(group, key string) error {
+	write := call{flush: true, event: Event{Type: EventDelete, Group: group, Key: key}}
+	write.run = func(c *connection) error {
+		write.changed = false
+		return c.query(deleteEntrySQL, func(row []driver.Value) bool {
+			write.changed = !expired(row[0], time.Now().UnixMilli())
+			return true
+		}, group, key)
+	}
+	if err := store.write(&write); err != nil {
+		return failure("Delete", entryName(group, key), err)
+	}
+	return nil
+}
+
+// DeleteGroup removes every key of a group, at once for every reader. That there is
+// none is no error.
+//
+//	err := storeInstance.DeleteGroup("session")
+//
+// Its errors are those of [Store.Set].
+func (store *Store) DeleteGroup(group string) error {
+	write := call{flush: true, whole: true, event: Event{Type: EventDeleteGroup, Group: group}}
+	write.run = func(c *connection) (err error) {
+		if write.changed, err = c.isAlive(group); err == nil {
+			_, err = c.exec(deleteGroupSQL, group)
+		}
+		return err
+	}
+	if err := store.write(&write); err != nil {
+		return failure("DeleteGroup", groupName(group), err)
+	}
+	return nil
+}
+
+// write runs a write and then, in the goroutine of its caller, the callbacks.
+func (store *Store) write(write *call) error {
+	err := store.writes.do(write)
+	if err == nil && write.changed {
+		store.callbacks.run(write.event)
+	}
+	return err
+}
+
+// ---------------------------------------------------------------------------
+// Expiry.
+
+// expiry is the instant ttl from now in Unix milliseconds, rounded up, since an entry
+// must not end early. What has elapsed already is rounded down and so expired at once.
+func expiry(now time.Time, ttl time.Duration) int64 {
+	if ttl <= 0 {
+		return now.UnixMilli()
+	}
+	return now.Add(ttl).Add(time.Millisecond - 1).UnixMilli()
+}
+
+// expired judges the column expires_at as SQL's `expires_at <= now` does, whatever
+// another program stored there.
+func expired(expires driver.Value, now int64) bool {
+	switch expires := expires.(type) {
+	case int64:
+		return expires <= now
+	case float64:
+		return expires <= float64(now)
+	}
+	return false
+}
+
+// removeExpired is the lazy delete of Get: one try, which waits for no flush and no
+// other process. Where it fails, the purge comes.
+func (store *Store) removeExpired(group, key string, now int64) {
+	if store.flushing.failed.Load() {
+		return
+	}
+	_ = store.connection.use(func() error {
+		_, err := store.connection.exec(deleteExpiredEntrySQL, group, key, now)
+		return err
+	})
+}
+
+// PurgeExpired removes the entries that have expired and returns how many there were,
+// once that is on the disk. A store does so itself every minute, to free their room; no
+// read returns them before. It works in batches, between which other calls go on.
+//
+//	removed, err := storeInstance.PurgeExpired()
+func (store *Store) PurgeExpired() (int64, error) {
+	return store.purge(groupRange{})
+}
+
+func (store *Store) purgeRegularly() {
+	ticker := time.NewTicker(purgeInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			_, _ = store.purge(groupRange{}) // a failed one is made up for at the next tick
+		case <-store.closing:
+			return
+		}
+	}
+}
+
+// purge removes what has expired by now in the groups within.
+func (store *Store) purge(within groupRange) (removed int64, err error) {
+	expired := expiredSince(time.Now(), within)
+	for err == nil && expired.more {
+		for err == nil && expired.more && len(expired.rows) < purgeWindow {
+			err = store.reads.do(&call{run: expired.find})
+		}
+		slices.Sort(expired.rows)
+		for batch := range slices.Chunk(expired.rows, purgeBatch) {
+			if err != nil {
+				break
+			}
+			var count int64
+			err = store.writes.do(&call{run: func(c *connection) (err error) {
+				count, err = expired.remove(c, batch)
+				return err
+			}})
+			removed += count
+		}
+		expired.rows = expired.rows[:0]
+	}
+	if err == nil && removed > 0 {
+		err = store.writes.do(&call{flush: true, run: func(*connection) error { return nil }})
+	}
+	if err != nil {
+		return removed, failure("PurgeExpired", "remove expired entries", err)
+	}
+	return removed, nil
+}
+
+// expiredRows is a search for rows that have expired.
+type expiredRows struct {
+	within groupRange
+	now    int64
+
+	rows    []int64 // those found
+	more    bool    // there may be others, behind this expiry and row
+	expires driver.Value
+	row     int64
+}
+
+func expiredSince(now time.Time, within groupRange) expiredRows {
+	return expiredRows{within: within, now: now.UnixMilli(), more: true, expires: int64(math.MinInt64)}
+}
+
+// find appends the rows of the range among the next purgeBatch that have expired.
+func (expired *expiredRows) find(c *connection) error {
+	found, visited, row, expires := len(expired.rows), 0, expired.row, expired.expires
+	visit := func(columns []driver.Value) bool {
+		visited++
+		row, expires = columns[0].(int64), columns[1]
+		if columns[2] == int64(1) {
+			expired.rows = append(expired.rows, row)
+		}
+		return true
+	}
+	var err error
+	if within := expired.within; within.unbounded() {
+		err = c.query(selectExpiredSQL, visit, expires, row, expired.now, purgeBatch)
+	} else {
+		err = c.query(selectExpiredWithinSQL, visit, expires, row, expired.now, purgeBatch, within.from, within.to)
+	}
+	if err != nil {
+		expired.rows = expired.rows[:found]
+		return err
+	}
+	expired.row, expired.expires, expired.more = row, expires, visited == purgeBatch
+	return nil
+}
+
+// remove removes those of rows that have expired.
+func (expired *expiredRows) remove(c *connection, rows []int64) (int64, error) {
+	list := []byte{'['}
+	for _, row := range rows {
+		list = append(strconv.AppendInt(list, row, 10), ',')
+	}
+	list[len(list)-1] = ']'
+	var from any
+	if !expired.within.unbounded() {
+		from = expired.within.from
+	}
+	return c.exec(deleteExpiredSQL, string(list), expired.now, from, expired.within.to)
+}
+
+// ---------------------------------------------------------------------------
+// The lane: calls that wait for the connection share a transaction.
+
+// A call is what a method asks of the connection.
+type call struct {
+	run   func(*connection) error // may run again, from its start, after a shared transaction failed
+	whole bool                    // run is several statements, which need a transaction even alone
+	flush bool                    // it ends when the log has been flushed
+
+	event   Event // what a write changes
+	changed bool  // set by run: the event is to be sent
+	refusal error // set by run: nothing was written, yet the transaction is sound
+
+	began time.Time
+	err   error
+	done  bool
+	wake  chan bool // true: lead the lane; false: done
+}
+
+// A lane is the queue of the reads or that of the writes. The first call in it leads:
+// it waits for the connection, runs all calls that have come by then in one
+// transaction, gives the connection back, settles what the round still owes, and hands
+// the lead on. A lone call thus pays for nothing that it does not need.
+type lane struct {
+	store  *Store
+	begin  string
+	writes bool
+
+	mutex sync.Mutex // protects the fields below
+	calls []*call    // those that wait, in the order of their arrival
+	led   bool       // somebody leads
+	empty chan struct{}
+
+	// Only the leader uses these.
+	round, served []*call
+	shared        bool // the last round had several calls
+}
+
+// do runs a call and returns its error once it is done.
+func (lane *lane) do(own *call) error {
+	own.began = time.Now()
+	lane.mutex.Lock()
+	if lane.store.closed() { // under the lock, so that drain misses nobody
+		lane.mutex.Unlock()
+		return errClosed
+	}
+	lane.calls = append(lane.calls, own)
+	leads := !lane.led
+	if leads {
+		lane.led = true
+	} else {
+		own.wake = make(chan bool, 1)
+	}
+	lane.mutex.Unlock()
+	if leads || <-own.wake {
+		lane.lead(own)
+	}
+	if own.err != nil {
+		return own.err
+	}
+	return own.refusal
+}
+
+// lead runs rounds until own is done, more than one only beside another process that
+// holds a lock, and hands the lead to the first call that still waits.
+func (lane *lane) lead(own *call) {
+	for attempt := 0; ; attempt++ {
+		lane.runRound(own)
+		if own.done {
+			break
+		}
+		timer := time.NewTimer(pause(attempt))
+		select {
+		case <-timer.C:
+		case <-lane.store.closing:
+			timer.Stop()
+		}
+	}
+	lane.mutex.Lock()
+	defer lane.mutex.Unlock()
+	if len(lane.calls) > 0 {
+		lane.calls[0].wake <- true
+		return
+	}
+	lane.led = false
+	if lane.empty != nil {
+		close(lane.empty)
+	}
+}
+
+func (lane *lane) runRound(own *call) {
+	if lane.shared {
+		// Lets those who were just served come again, so that they share this round.
+		runtime.Gosched()
+	}
+	err := lane.store.connection.use(func() error {
+		lane.take()
+		lane.runCalls()
+		return nil
+	})
+	if err != nil { // the connection is gone
+		lane.take()
+		lane.fail(err)
+	}
+	lane.served = lane.served[:0]
+	waiting := 0
+	for _, each := range lane.round {
+		if isBusy(each.err) && time.Since(each.began) < maximumWait && !lane.store.closed() {
+			lane.round[waiting] = each
+			waiting++
+			continue
+		}
+		if isBusy(each.err) && lane.store.closed() {
+			each.err = errClosed
+		}
+		lane.served = append(lane.served, each)
+	}
+	if waiting > 0 {
+		lane.mutex.Lock()
+		lane.calls = slices.Insert(lane.calls, 0, lane.round[:waiting]...)
+		lane.mutex.Unlock()
+	}
+	if lane.writes {
+		lane.store.settle(lane.served)
+	}
+	for _, each := range lane.served {
+		each.done = true
+		if each != own {
+			each.wake <- false
+		}
+	}
+	clear(lane.round)
+	clear(lane.served)
+}
+
+// take moves the waiting calls into the round.
+func (lane *lane) take() {
+	lane.mutex.Lock()
+	defer lane.mutex.Unlock()
+	count := min(len(lane.calls), roundCalls)
+	lane.round = append(lane.round[:0], lane.calls[:count]...)
+	lane.calls = slices.Delete(lane.calls, 0, count)
+	lane.shared = count > 1
+}
+
+// runCalls runs the calls of the round together or, if that fails, each alone: a full
+// disk ends the whole transaction, savepoints included, so none of it has happened
+// (https://sqlite.org/c3ref/get_autocommit.html).
+func (lane *lane) runCalls() {
+	c := lane.store.connection
+	if lane.store.closed() {
+		lane.fail(errClosed)
+		return
+	}
+	if lane.writes && lane.store.flushing.failed.Load() {
+		lane.fail(lane.store.flushing.failure)
+		return
+	}
+	if lane.shared {
+		err := c.transaction(lane.begin, func() error {
+			for _, each := range lane.round {
+				if err := each.run(c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil || isBusy(err) {
+			lane.fail(err)
+			return
+		}
+	}
+	for _, each := range lane.round {
+		if each.whole {
+			each.err = c.transaction(lane.begin, func() error { return each.run(c) })
+		} else {
+			each.err = each.run(c)
+		}
+	}
+}
+
+// fail gives every call of the round the same outcome.
+func (lane *lane) fail(err error) {
+	for _, each := range lane.round {
+		each.err = err
+	}
+}
+
+// drain returns when nobody is in the lane any more. The store is closing, so that
+// nobody enters it.
+func (lane *lane) drain() {
+	lane.mutex.Lock()
+	led := lane.led
+	if led {
+		lane.empty = make(chan struct{})
+	}
+	lane.mutex.Unlock()
+	if led {
+		<-lane.empty
+	}
+}
+
+// pause is how long to wait for another process before the next attempt.
+func pause(attempt int) time.Duration {
+	longest := min(100*time.Microsecond<<min(attempt, 10), maximumPause)
+	return longest/2 + rand.N(longest/2)
+}
+
+func isBusy(err error) bool {
+	failed, ok := errors.AsType[*sqlite.Error](err)
+	const busy, locked = 5, 6 // SQLITE_BUSY, and SQLITE_LOCKED for a shared cache
+	return ok && (failed.Code()&0xff == busy || failed.Code()&0xff == locked)
+}
+
+// ---------------------------------------------------------------------------
+// The flush.
+
+// settle makes the writes of a round durable and tells the watchers of them.
+func (store *Store) settle(served []*call) {
+	if slices.ContainsFunc(served, (*call).needsFlush) {
+		if err := store.flushing.flush(); err != nil {
+			for _, each := range served {
+				if each.needsFlush() {
+					each.err = err
+				}
+			}
+		}
+	}
+	store.watchers.send(served)
+}
+
+func (own *call) needsFlush() bool { return own.flush && own.err == nil && own.refusal == nil }
+
+// flusher brings what has been committed to the disk. A commit writes to the log alone
+// (`synchronous = NORMAL`), whose checksums make it a prefix of its commits wherever a
+// power loss cuts it, so that one flush of the log covers all commits before it.
+type flusher struct {
+	log       *os.File // nil in memory. SQLite takes no locks on it, so that Go may close it
+	directory string   // which has the log's name still to be flushed, or ""
+
+	failed  atomic.Bool
+	failure error // set before failed
+}
+
+func (flusher *flusher) open(databaseFile string) error {
+	log, err := os.OpenFile(databaseFile+"-wal", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	flusher.log = log
+	if runtime.GOOS != "windows" { // where a directory cannot be flushed
+		flusher.directory = filepath.Dir(databaseFile)
+	}
+	return nil
+}
+
+func (flusher *flusher) flush() error {
+	if flusher.log == nil {
+		return nil
+	}
+	err := flusher.log.Sync()
+	if err == nil && flusher.directory != "" {
+		// SQLite flushes the directory with its own first flush, which may come late.
+		if err = syncDirectory(flusher.directory); err == nil {
+			flusher.directory = ""
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("flush: %w", err)
+		flusher.failure = fmt.Errorf("an earlier flush failed, close the store and open it again: %w", err)
+		flusher.failed.Store(true)
+	}
+	return err
+}
+
+func syncDirectory(path string) error {
+	directory, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(directory.Sync(), directory.Close())
+}
+
+// rewrite writes the log's bytes once more and flushes them. After a failed flush the
+// kernel holds pages for clean that are not on the disk, and no later flush, SQLite's
+// own included, would bring them there.
+func (flusher *flusher) rewrite() error {
+	log, err := os.OpenFile(flusher.log.Name(), os.O_RDWR, 0) // a fresh one, without past errors
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	buffer := make([]byte, 1<<20)
+	for offset := int64(0); ; {
+		count, err := log.ReadAt(buffer, offset)
+		if count > 0 {
+			if _, err := log.WriteAt(buffer[:count], offset); err != nil {
+				return err
+			}
+			offset += int64(count)
+		}
+		if err == io.EOF {
+			return log.Sync()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (flusher *flusher) close() error {
+	if flusher.log == nil {
+		return nil
+	}
+	return flusher.log.Close()
+}
+
+// ---------------------------------------------------------------------------
+// The connection.
+
+// connection is the one connection of a store. It is never given back to the pool, which
+// could replace it, and with it lose its settings or a store in memory.
+type connection struct {
+	pool   *sql.DB
+	pinned *sql.Conn
+
+	// token is held by whoever uses the fields below and the driver's connection. It is a
+	// channel, since a goroutine that waits for a mutex would stop the clock of testing/synctest.
+	token     chan struct{}
+	driver    driver.Conn
+	prepared  map[string]statement
+	arguments []driver.NamedValue
+	row       []driver.Value
+	ended     error // why nothing runs any more: the store was closed, or the driver panicked
+}
+
+// statement is a prepared statement of the driver.
+type statement interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+}
+
+func connect(dataSource string) (*connection, error) {
+	connector, err := sqlite.NewConnector(dataSource)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{pool: sql.OpenDB(connector), token: make(chan struct{}, 1), prepared: make(map[string]statement), row: make([]driver.Value, 4)}
+	c.pool.SetMaxOpenConns(1)
+	if c.pinned, err = c.pool.Conn(context.Background()); err != nil {
+		return nil, errors.Join(err, c.pool.Close())
+	}
+	err = c.pinned.Raw(func(driverConnection any) error {
+		c.driver = driverConnection.(driver.Conn)
+		return nil
+	})
+	return c, err
+}
+
+// use calls run while nobody else uses the connection.
+func (c *connection) use(run func() error) error {
+	c.token <- struct{}{}
+	defer func() { <-c.token }()
+	return c.pinned.Raw(func(any) error { return run() })
+}
+
+// transaction calls run between begin and a commit, or a rollback if either fails.
+func (c *connection) transaction(begin string, run func() error) error {
+	if _, err := c.exec(begin); err != nil {
+		return err
+	}
+	err := run()
+	if err == nil {
+		_, err = c.exec("COMMIT")
+	}
+	if err != nil {
+		// Fails where SQLite has rolled back by itself, as it does on a full disk.
+		_, _ = c.exec("ROLLBACK")
+	}
+	return err
+}
+
+// exec runs a statement and returns how many rows it changed.
+func (c *connection) exec(query string, arguments ...any) (changes int64, err error) {
+	err = c.guard(func() error {
+		prepared, err := c.prepare(query, arguments)
+		if err != nil {
+			return err
+		}
+		result, err := prepared.ExecContext(context.Background(), c.arguments)
+		if err != nil {
+			return err
+		}
+		changes, err = result.RowsAffected()
+		return err
+	})
+	return changes, err
+}
+
+// visitor is called with each row of a query until it returns false.
+type visitor = func(row []driver.Value) bool
+
+// query runs a statement and shows visit its rows. The slice is the connection's own.
+func (c *connection) query(query string, visit visitor, arguments ...any) error {
+	return c.guard(func() (err error) {
+		prepared, err := c.prepare(query, arguments)
+		if err != nil {
+			return err
+		}
+		rows, err := prepared.QueryContext(context.Background(), c.arguments)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if closeErr := rows.Close(); err == nil {
+				err = closeErr
+			}
+		}()
+		row := c.row[:len(rows.Columns())]
+		for {
+			if err := rows.Next(row); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if !visit(row) {
+				return nil
+			}
+		}
+	})
+}
+
+// text returns the first column of a statement's only row.
+func (c *connection) text(query string) (value string, err error) {
+	err = c.query(query, func(row []driver.Value) bool {
+		value = text(row[0])
+		return true
+	})
+	return value, err
+}
+
+// prepare returns the statement for a query, made once, and sets the arguments, whose
+// length it checks on behalf of every statement.
+func (c *connection) prepare(query string, arguments []any) (statement, error) {
+	c.arguments = c.arguments[:0]
+	for index, argument := range arguments {
+		if value, ok := argument.(string); ok && len(value) > maximumLength {
+			return nil, errTooLong
+		}
+		if value, ok := argument.(int); ok {
+			argument = int64(value)
+		}
+		c.arguments = append(c.arguments, driver.NamedValue{Ordinal: index + 1, Value: argument})
+	}
+	if prepared, ok := c.prepared[query]; ok {
+		return prepared, nil
+	}
+	prepared, err := c.driver.(driver.ConnPrepareContext).PrepareContext(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	c.prepared[query] = prepared.(statement)
+	return c.prepared[query], nil
+}
+
+// guard runs what uses the driver, until the use of the connection has ended, which a
+// panic in the driver does.
+func (c *connection) guard(run func() error) error {
+	if c.ended != nil {
+		return c.ended
+	}
+	err := recovered(run)
+	if _, ok := err.(panicError); ok {
+		c.ended = err
+	}
+	return err
+}
+
+// panicError is a panic in the driver, which damage in the file may cause.
+type panicError struct{ cause any }
+
+func (err panicError) Error() string {
+	return fmt.Sprintf("the database driver panicked, close the store: %v", err.cause)
+}
+
+func recovered(run func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = panicError{cause}
+		}
+	}()
+	return run()
+}
+
+// readOnly reports whether SQLite, for want of permission, opened the file for reading
+// alone. It asks no file, so that nothing is left beside one that is refused.
+func (c *connection) readOnly() (bool, error) {
+	return c.driver.(interface{ IsReadOnly(string) (bool, error) }).IsReadOnly("main")
+}
+
+// checkSchema returns the statements that are still to be run for the schema to be the
+// store's, or an error if another program's objects are in the way.
+func (c *connection) checkSchema() (missing []string, err error) {
+	found, indexed := "", false
+	err = c.query(selectSchemaSQL, func(row []driver.Value) bool {
+		found, indexed = text(row[0])+" "+text(row[1]), row[2] == int64(1)
+		return false
+	})
+	if err != nil {
+		return nil, err
+	}
+	if encoding, err := c.text("PRAGMA encoding"); err != nil {
+		return nil, err
+	} else if encoding != "UTF-8" {
+		return nil, fmt.Errorf("the text encoding is %s instead of UTF-8", encoding)
+	}
+	if found == "" {
+		return []string{createEntriesSQL, createExpiryIndexSQL}, nil
+	}
+	if found != "table "+createEntriesSQL {
+		if shape, err := c.text(selectShapeSQL); err != nil {
+			return nil, err
+		} else if shape == "" {
+			return nil, errors.New("what is called entries there is not a store's table")
+		}
+	}
+	if !indexed {
+		return []string{createExpiryIndexSQL}, nil
+	}
+	return nil, nil
+}
+
+// createSchema makes what is missing, in a transaction: another program may have been
+// faster.
+func (c *connection) createSchema() error {
+	missing, err := c.checkSchema()
+	if err != nil {
+		return err
+	}
+	for _, create := range missing {
+		if _, err := c.exec(create); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heal makes durable what a failed flush has left behind, and merges it. SQLite's own
+// descriptor of the log may still have the error to report: the first merge takes that.
+func (c *connection) heal(flusher *flusher) error {
+	if !flusher.failed.Load() {
+		return nil
+	}
+	return c.use(func() error {
+		err := c.transaction("BEGIN IMMEDIATE", flusher.rewrite)
+		for range 2 {
+			_, _ = c.exec("PRAGMA wal_checkpoint(PASSIVE)")
+		}
+		return err
+	})
+}
+
+// forget gives up the statements prepared so far.
+func (c *connection) forget() error {
+	var err error
+	for query, prepared := range c.prepared {
+		err = errors.Join(err, recovered(prepared.Close))
+		delete(c.prepared, query)
+	}
+	return err
+}
+
+func (c *connection) close() error {
+	err := c.use(func() error {
+		err := c.forget()
+		c.ended = errClosed
+		return err
+	})
+	return errors.Join(err, recovered(c.pinned.Close), recovered(c.pool.Close))
+}
+
+// ---------------------------------------------------------------------------
+// Names, values and errors.
+
+// groupRange is the names from `from` on and before `to`, or to the end of all text if
+// that is nil. The zero groupRange is every row.
+type groupRange struct {
+	from string
+	to   any
+}
+
+func (within groupRange) unbounded() bool { return within == groupRange{} }
+
+// withPrefix is the range of the names that begin with prefix.
+func withPrefix(prefix string) groupRange {
+	if len(prefix) > maximumLength {
+		return groupRange{from: prefix} // to be refused, not copied
+	}
+	last := len(prefix) - 1
+	for last >= 0 && prefix[last] == 0xff {
+		last--
+	}
+	if last < 0 {
+		return groupRange{from: prefix}
+	}
+	return groupRange{from: prefix, to: prefix[:last] + string([]byte{prefix[last] + 1})}
+}
+
+// successor is the first string behind name in byte order.
+func successor(name string) string { return name + "\x00" }
+
+// text is the bytes of a column, which another program may have filled with a BLOB or
+// with NULL.
+func text(value driver.Value) string {
+	switch value := value.(type) {
+	case string:
+		return value
+	case []byte:
+		return string(value)
+	case int64:
+		return strconv.FormatInt(value, 10)
+	}
+	return ""
+}
+
+func failure(function, name string, err error) error {
+	return fmt.Errorf("store.%s: %s: %w", function, name, err)
+}
+
+func entryName(group, key string) string {
+	if len(group)+len(key) > quotedName {
+		return fmt.Sprintf("(a group of %d bytes)/(a key of %d bytes)", len(group), len(key))
+	}
+	return group + "/" + key
+}
+
+func groupName(group string) string {
+	if len(group) > quotedName {
+		return fmt.Sprintf("(a group of %d bytes)", len(group))
+	}
+	return group
+}
