@@ -1,0 +1,146 @@
+// Mutants breaks the store, one promise at a time, in a copy of the repository, and
+// checks that the test which guards the promise fails. It prints a table in Markdown and
+// exits with status 1 if a mutant survives.
+//
+//	go run ./docs/reliability/mutants [-only NAME]
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+type mutant struct {
+	what        string // what is broken
+	file        string
+	before, now string // before stands in the file once
+	test        string
+}
+
+var mutants = []mutant{
+	{"a write is acknowledged without a flush", "store.go", "err := flusher.log.Sync()", "err := error(nil)", "TestStore_WriteFailsWhenItsFlushFails"},
+	{"the flush comes before the commit", "store.go", "\terr := lane.store.connection.use(func() error {\n\t\tlane.take()\n\t\tlane.runCalls()",
+		"\tif lane.writes {\n\t\t_ = lane.store.flushing.flush()\n\t}\n\terr := lane.store.connection.use(func() error {\n\t\tlane.take()\n\t\tlane.runCalls()\n\t\tif lane.writes {\n\t\t\tfor _, each := range lane.round {\n\t\t\t\teach.flush = false\n\t\t\t}\n\t\t}", "TestFlush_BeginsAfterThePagesAndEndsBeforeAnybodyKnows"},
+	{"the flush holds the connection", "store.go", "\t\tlane.runCalls()\n\t\treturn nil", "\t\tlane.runCalls()\n\t\tif lane.writes {\n\t\t\t_ = lane.store.flushing.flush()\n\t\t}\n\t\treturn nil", "TestStore_ReadsDoNotWaitForTheDisk"},
+	{"writes go on after a failed flush", "store.go", "flusher.failed.Store(true)", "flusher.failed.Store(false)", "TestStore_FailedFlushEndsWritingUntilReopened"},
+	{"a failed flush fails one of those who shared it", "store.go", "\t\t\t\t\teach.err = err\n\t\t\t\t}\n", "\t\t\t\t\teach.err = err\n\t\t\t\t\tbreak\n\t\t\t\t}\n", "TestStore_FailedFlushFailsEveryWriteThatSharedIt"},
+	{"the log is merged as it is after a failed flush", "store.go", "if !flusher.failed.Load() {\n\t\treturn nil", "if true {\n\t\treturn nil", "TestIOError_DeviceFails"},
+	{"SQLite does not flush before it checkpoints", "store.go", "PRAGMA synchronous = NORMAL", "PRAGMA synchronous = OFF", "TestPowerLoss_NothingAcknowledgedIsLost|TestNew_OwnSettingsWinOverTheURI"},
+	{"F_FULLFSYNC is not asked for", "store.go", "PRAGMA fullfsync = 1", "PRAGMA fullfsync = 0", "TestNew_OwnSettingsWinOverTheURI"},
+	{"the log is never cut back", "store.go", "PRAGMA journal_size_limit = 4194304", "PRAGMA journal_size_limit = -1", "TestStore_LogIsCutBackTo4MiB"},
+	{"a shared transaction that failed is not tried again", "store.go", "if err == nil || isBusy(err) {\n\t\t\tlane.fail(err)", "if true {\n\t\t\tlane.fail(err)", "TestStore_FailingWriteInASharedCommitFailsAlone"},
+	{"a failed call of a shared transaction is left out, the rest committed", "store.go", "if err := each.run(c); err != nil {\n\t\t\t\t\treturn err", "if err := each.run(c); err != nil {\n\t\t\t\t\tcontinue", "TestStore_F.*"},
+	{"writes do not share commits", "store.go", "roundCalls = 256", "roundCalls = 1", "TestStore_ConcurrentWritesShareCommits"},
+	{"a busy write fails at once", "store.go", "time.Since(each.began) < maximumWait &&", "false &&", "TestStore_WriteWaitsFiveSecondsForAnotherProcess"},
+	{"a busy write waits for ever", "store.go", "time.Since(each.began) < maximumWait &&", "time.Since(each.began) < time.Hour &&", "TestStore_WriteWaitsFiveSecondsForAnotherProcess"},
+	{"SQLite waits, inside the connection", "store.go", "PRAGMA busy_timeout = 0", "PRAGMA busy_timeout = 5000", "TestNew_OwnSettingsWinOverTheURI"},
+	{"what reads before it writes begins as a reader", "store.go", `begin: "BEGIN IMMEDIATE", writes`, `begin: "BEGIN", writes`, "TestProcesses_.*|TestStore_SeveralStoresReadAndWriteWithoutBusyErrors"},
+	{"a new file is readable by all", "store.go", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", "TestNew_FilesAreForTheirOwnerAlone"},
+	{"the file is opened and closed beside SQLite", "store.go", "\tstore.purging.Go(store.purgeRegularly)", "\tif file, err := os.Open(databasePath); err == nil {\n\t\tfile.Close()\n\t}\n\tstore.purging.Go(store.purgeRegularly)", "TestNew_DropsNoLockOfAnOpenStore"},
+	{"another program's table is taken for ours", "store.go", "} else if shape == \"\" {", "} else if shape == \"?\" {", "TestNew_RefusesAnotherTable"},
+	{"an entry ends up to a millisecond early", "store.go", "now.Add(ttl).Add(time.Millisecond - 1).UnixMilli()", "now.Add(ttl).UnixMilli()", "TestStore_SetWithTTL_IsNeverShorter"},
+	{"a ttl of zero lives for the rest of a millisecond", "store.go", "if ttl <= 0 {", "if ttl < 0 {", "TestStore_SetWithTTL_ZeroIsExpired"},
+	{"an expired entry is read", "store.go", "if now := time.Now().UnixMilli(); expired(found.expires, now) {", "if now := time.Now().UnixMilli(); false {", "TestStore_SetWithTTL_.*"},
+	{"the lazy delete removes what has been written since", "store.go", "entry_key = ?2 AND expires_at <= ?3`", "entry_key = ?2 AND ?3`", "TestStore_Get_DeletesNothingThatIsAlive"},
+	{"a purge is one batch", "store.go", "purgeBatch  = 3_000", "purgeBatch  = 3_000_000", "TestStore_PurgeExpired_CommitsInBatches"},
+	{"the purge runs once", "store.go", "_, _ = store.purge(groupRange{}) //", "_, _ = store.purge(groupRange{})\n\t\t\tticker.Stop() //", "TestStore_BackgroundPurge_.*"},
+	{"a purge looks at every entry", "store.go", "missing, err := c.checkSchema()\n\tif err != nil {\n\t\treturn err\n\t}\n\tdatabaseFile", "missing, err := c.checkSchema()\n\tif err != nil {\n\t\treturn err\n\t}\n\tdefer c.exec(\"DROP INDEX entries_expires_at\")\n\tdatabaseFile", "TestStore_PurgeExpired_CostFollowsWhatHasExpired"},
+	{"a stream skips the key behind a page", "store.go", `return name + "\x00" }`, `return name + "\x01" }`, "TestStore_Streams_.*"},
+	{"a prefix ends with its last byte of 255", "store.go", "for last >= 0 && prefix[last] == 0xff {", "for false {", "TestStore_Prefixes_MatchLiterally"},
+	{"lengths are not checked", "store.go", "ok && len(value) > maximumLength {", "ok && len(value) < 0 {", "TestStore_LongTextIsRefused"},
+	{"Render quotes what it found", "store.go", `place, _, found := strings.Cut(err.Error(), ">: ")`, `place, found := err.Error(), true`, "TestStore_Render_QuotesNoValue"},
+	{"a panic of the driver goes on", "store.go", "if cause := recover(); cause != nil {", "if cause := any(nil); cause != nil {", "TestStore_DriverPanicBecomesAnErrorAndEndsTheStore"},
+	{"Close does not wait for the writes under way", "store.go", "\t\tstore.writes.drain()\n", "", "TestStore_Close_.*"},
+	{"Close forgets the watchers", "store.go", "\t\tstore.watchers.close()\n", "", "TestStore_Close_EndsWatchersAndKeepsTheirEvents"},
+	{"a full watcher blocks the writer", "events.go", "\t\t\t\tdefault:\n", "", "TestWatcher_FullBufferDropsTheNewest"},
+	{"events go out of commit order", "events.go", "for _, each := range served {\n\t\tif !each.changed", "for _, each := range slices.Backward(served) {\n\t\tif !each.changed", "TestHistory_.*|TestStore_Watch_ReplayGivesTheStore"},
+	{"a failed write emits its event", "events.go", "if !each.changed || each.err != nil {", "if !each.changed {", "TestStore_FailedFlushEmitsNothing"},
+	{"callbacks run under the lock", "events.go", "\tlist := callbacks.list\n\tcallbacks.mutex.Unlock()\n", "\tlist := callbacks.list\n\tdefer callbacks.mutex.Unlock()\n", "TestStore_OnChange_UnregistersItselfAndOthersInside"},
+	{"the quota is read outside the write's transaction", "scope.go", "changed, err = quota.upsert(c, event, expires, time.Now().UnixMilli(), false)", "rows := int64(0)\n\terr = c.query(selectKeysSQL, func(row []driver.Value) bool { rows = row[0].(int64); return true }, quota.namespace)\n\tif err == nil && quota.limits.MaxKeys > 0 && rows < int64(quota.limits.MaxKeys) {\n\t\t_, err = c.exec(upsertEntrySQL, event.Group, event.Key, event.Value, expires)\n\t\treturn err == nil, nil, err\n\t}\n\tchanged, err = quota.upsert(c, event, expires, time.Now().UnixMilli(), false)", "TestScopedStore_Set_.*|TestProcesses_QuotaIsExact"},
+	{"one key more than the limit", "scope.go", "WHERE name = ?6), 0) < ?7)", "WHERE name = ?6), 0) <= ?7)", "TestScopedStore_Set_RefusedAtMaxKeys"},
+	{"expired entries count", "store.go", "for errors.Is(err, errFull) {", "for false {", "TestScopedStore_Set_ExpiredEntriesMakeRoom"},
+	{"rows of other programs that move are not counted", "scope.go", "\t`CREATE TRIGGER entries_count_update_new AFTER UPDATE OF group_name, entry_key ON entries` + countNewSQL,\n", "\t`CREATE TRIGGER entries_count_update_new AFTER UPDATE OF expires_at ON entries WHEN 0 BEGIN SELECT 1; END`,\n", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
+	{"a namespace sees those that begin with its name", "scope.go", `return scopedStore.namespace + ":" + group`, `return scopedStore.namespace + group`, "TestScopedStore_HostileNamesRoundTripAndStayApart"},
+	{"a purge of a namespace is one of all", "scope.go", "return scopedStore.store.purge(withPrefix(scopedStore.full(\"\")))", "return scopedStore.store.purge(groupRange{})", "TestScopedStore_PurgeExpired_ItsNamespaceAlone"},
+}
+
+var reliabilityTest = regexp.MustCompile("Test(Flush|History|IOError|PowerLoss|Processes)")
+
+func main() {
+	log.SetFlags(0)
+	only := flag.String("only", "", "the mutants in whose description this stands")
+	flag.Parse()
+	directory, err := os.MkdirTemp("", "mutants-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(directory)
+	survivors := 0
+	fmt.Println("| what was broken | caught by |\n| --- | --- |")
+	for i, mutant := range mutants {
+		if !strings.Contains(mutant.what, *only) {
+			continue
+		}
+		caught, err := mutant.run(filepath.Join(directory, fmt.Sprint(i)))
+		if err != nil {
+			log.Fatalf("%s: %v", mutant.what, err)
+		}
+		if caught == "" {
+			survivors++
+			caught = "**nothing**"
+		}
+		fmt.Printf("| %s | %s |\n", mutant.what, caught)
+	}
+	if survivors > 0 {
+		log.Fatalf("%d mutants survive", survivors)
+	}
+}
+
+// run tests the mutant in a copy of the repository and returns the tests that failed.
+func (mutant mutant) run(copied string) (caught string, err error) {
+	if err := os.CopyFS(copied, os.DirFS(".")); err != nil {
+		return "", err
+	}
+	path := filepath.Join(copied, mutant.file)
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if count := bytes.Count(source, []byte(mutant.before)); count != 1 {
+		return "", fmt.Errorf("%q stands %d times in %s", mutant.before, count, mutant.file)
+	}
+	source = bytes.Replace(source, []byte(mutant.before), []byte(mutant.now), 1)
+	if err := os.WriteFile(path, source, 0o600); err != nil {
+		return "", err
+	}
+	packages := []string{"."}
+	if reliabilityTest.MatchString(mutant.test) {
+		packages = append(packages, "./docs/reliability")
+	}
+	arguments := []string{"test", "-count=1", "-timeout=100s", "-run", "^(" + mutant.test + ")$"}
+	test := exec.Command("go", append(arguments, packages...)...)
+	test.Dir = copied
+	output, err := test.CombinedOutput()
+	if bytes.Contains(output, []byte("[build failed]")) || bytes.Contains(output, []byte("[setup failed]")) {
+		return "", fmt.Errorf("does not compile:\n%s", output)
+	}
+	if err == nil {
+		return "", nil
+	}
+	for line := range strings.Lines(string(output)) {
+		if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok {
+			return "`" + strings.Fields(name)[0] + "`", nil
+		}
+		if strings.HasPrefix(line, "panic: test timed out") {
+			return "`" + strings.Split(mutant.test, "|")[0] + "`, which hangs", nil
+		}
+	}
+	return "`" + strings.Split(mutant.test, "|")[0] + "`, which ends the process", nil
+}
