@@ -1,0 +1,270 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// bench runs trials and keeps what they showed.
+type bench struct {
+	directory string // for the files
+	smoke     bool
+	window    time.Duration // how long a figure is measured
+	rounds    int
+	peers     []peer
+	progress  func(format string, arguments ...any)
+
+	serial    int               // of the last database
+	templates map[string]string // SQLite files by the name of their dataset
+	results   results
+}
+
+// results are the values of each figure and peer, one for each round.
+type results struct {
+	values   map[figureID]map[string][]float64
+	failures []failure
+}
+
+type figureID struct{ workload, figure string }
+
+// failure is a wrong answer, or none.
+type failure struct {
+	workload, trial, peer string
+	err                   error
+}
+
+// run is one peer in one trial.
+type run struct {
+	*bench
+	peer     peer
+	measure  func() error
+	recorded map[string][]float64
+	closers  []func() error
+}
+
+// trial lets all peers take turns, each round beginning with another one.
+func (bench *bench) trial(workload workload, trial trial) {
+	var runs []*run
+	fail := func(run *run, err error) {
+		run.recorded = nil
+		bench.results.failures = append(bench.results.failures, failure{workload.name, trial.name, run.peer.name, err})
+	}
+	for _, peer := range bench.peers {
+		if peer.writeOnly && !trial.appends {
+			continue
+		}
+		run := &run{bench: bench, peer: peer, recorded: map[string][]float64{}}
+		defer func() {
+			if err := run.close(); err != nil {
+				fail(run, err)
+			}
+			bench.results.add(workload.name, run)
+		}()
+		bench.progress("%s/%s: preparing %s", workload.name, trial.name, peer.name)
+		var err error
+		switch run.measure, err = trial.start(run); {
+		case err == nil:
+			runs = append(runs, run)
+		case !errors.Is(err, errNoCounterpart):
+			fail(run, err)
+		}
+	}
+	rounds := bench.rounds
+	if trial.once {
+		rounds = 1
+	}
+	for round := range rounds {
+		for i := range runs {
+			run := runs[(i+round)%len(runs)]
+			if run.recorded == nil {
+				continue
+			}
+			bench.progress("%s/%s: round %d of %d, %s", workload.name, trial.name, round+1, rounds, run.peer.name)
+			runtime.GC()
+			if err := run.measure(); err != nil {
+				fail(run, err)
+			}
+		}
+	}
+}
+
+// add takes over what a run recorded in every round.
+func (results *results) add(workload string, run *run) {
+	for name, values := range run.recorded {
+		id := figureID{workload, name}
+		if results.values[id] == nil {
+			results.values[id] = map[string][]float64{}
+		}
+		results.values[id][run.peer.name] = values
+	}
+}
+
+func (run *run) record(figure string, value float64) {
+	run.recorded[figure] = append(run.recorded[figure], value)
+}
+
+// size picks between a measurement's size and that of a smoke test.
+func (run *run) size(full, smoke int) int {
+	if run.smoke {
+		return smoke
+	}
+	return full
+}
+
+func (run *run) finally(closer func() error) { run.closers = append(run.closers, closer) }
+
+func (run *run) close() (err error) {
+	for _, closer := range run.closers {
+		err = errors.Join(err, closer())
+	}
+	return err
+}
+
+// drive calls from so many goroutines, each at least once, until the window is
+// over, and returns the time that passed divided by the number of calls.
+func (run *run) drive(goroutines int, call func(goroutine, turn int) error) (perCall float64, err error) {
+	var stop atomic.Bool
+	var calls atomic.Int64
+	started := time.Now()
+	timer := time.AfterFunc(run.window, func() { stop.Store(true) })
+	defer timer.Stop()
+	err = parallel(goroutines, func(goroutine int) error {
+		turn := 0
+		defer func() { calls.Add(int64(turn)) }()
+		for {
+			if err := call(goroutine, turn); err != nil {
+				stop.Store(true)
+				return err
+			}
+			if turn++; stop.Load() {
+				return nil
+			}
+		}
+	})
+	return float64(time.Since(started)) / float64(max(1, calls.Load())), err
+}
+
+// instance is an opened database with the directory that is its own.
+type instance struct {
+	database
+	options   options
+	directory string
+}
+
+// end closes a database and removes its files.
+func (instance instance) end() error { return errors.Join(instance.Close(), instance.remove()) }
+
+func (instance instance) remove() error {
+	if instance.directory == "" {
+		return nil
+	}
+	return os.RemoveAll(instance.directory)
+}
+
+// keep opens a database for the whole trial.
+func (run *run) keep(memory bool, callers int, data dataset) (instance, error) {
+	opened, err := run.open(memory, callers, data)
+	if err == nil {
+		run.finally(opened.end)
+	}
+	return opened, err
+}
+
+// open opens a database that holds the entries of a dataset. An SQLite file is
+// filled before it is opened, the rest by the peer's own quickest way.
+func (run *run) open(memory bool, callers int, data dataset) (opened instance, err error) {
+	opened.options.callers = callers
+	if memory {
+		if !run.peer.volatile {
+			return opened, errNoCounterpart
+		}
+	} else {
+		run.serial++
+		opened.directory = filepath.Join(run.directory, fmt.Sprintf("%s-%d", run.peer.name, run.serial))
+		if err := os.Mkdir(opened.directory, 0o700); err != nil {
+			return opened, err
+		}
+		opened.options.path = filepath.Join(opened.directory, "data")
+	}
+	filled := data.count() == 0 || run.peer.writeOnly
+	if run.peer.sqliteFile && !memory && !filled {
+		if err := run.copyTemplate(data, opened.options.path); err != nil {
+			return opened, err
+		}
+		filled = true
+	}
+	if opened.database, err = run.peer.open(opened.options); err != nil {
+		return opened, err
+	}
+	if filled {
+		return opened, nil
+	}
+	if err := fill(opened.database, data); err != nil {
+		return opened, errors.Join(err, opened.end())
+	}
+	return opened, nil
+}
+
+func fill(database database, data dataset) error {
+	if loader, ok := database.(loader); ok {
+		return loader.Load(data.entries())
+	}
+	for entry := range data.entries() {
+		if err := database.Set(entry.group, entry.key, entry.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyTemplate makes an SQLite file with a dataset, which is written only once.
+func (bench *bench) copyTemplate(data dataset, path string) error {
+	template, ok := bench.templates[data.name()]
+	if !ok {
+		template = filepath.Join(bench.directory, "template-"+data.name())
+		if err := loadSQLite(template, data.entries()); err != nil {
+			return err
+		}
+		bench.templates[data.name()] = template
+	}
+	return copyFile(template, path)
+}
+
+// copyFile syncs what it wrote, so that nobody's sync has to wait for it later.
+func copyFile(from, to string) (err error) {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, target.Close()) }()
+	if _, err := io.Copy(target, source); err != nil {
+		return err
+	}
+	return target.Sync()
+}
+
+// needs returns errNoCounterpart for a peer whose database lacks a capability,
+// before anything large is written for it.
+func needs[capability any](run *run) error {
+	database, err := run.open(run.peer.volatile, 1, dataset{})
+	if err != nil {
+		return err
+	}
+	_, ok := database.database.(capability)
+	err = database.end()
+	if err == nil && !ok {
+		err = errNoCounterpart
+	}
+	return err
+}
