@@ -4798,22 +4798,6 @@ func TestStore_BackgroundPurge_TakesNoWriteLockForNothing(t *testing.T) {
 	})
 }
 
-func TestStore_Expiry_IsSilent(t *testing.T) {
-	onEachClockedKind(t, func(t *testing.T, storeInstance *store.Store) {
-		for _, key := range []string{"lazily", "purged", "in the background"} {
-			check(t, storeInstance.SetWithTTL("session", key, "abc123", time.Second))
-		}
-		watcher := storeInstance.Watch("*", "*")
-		storeInstance.OnChange(func(event store.Event) { t.Errorf("OnChange got %v of %s/%s", event.Type, event.Group, event.Key) })
-		time.Sleep(2 * time.Second)
-		checkMissing(t, storeInstance, "session", "lazily")
-		checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), 2)
-		time.Sleep(2 * time.Minute)
-		synctest.Wait()
-		checkEqual(t, "events of the watcher", len(watcher.Events), 0)
-	})
-}
-
 // Errors and closed stores
 
 func TestStore_Reads_ErrorsNameTheMethod(t *testing.T) {
