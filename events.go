@@ -160,14 +160,14 @@ func (watchers *watchers) send(served []*call) {
 		watchers.last = now
 	}
 	for _, each := range served {
-		if !each.changed || each.err != nil {
+		if each.event == nil || each.err != nil {
 			continue
 		}
 		each.event.Timestamp = watchers.last
 		for _, watcher := range watchers.list {
-			if watcher.wants(&each.event) {
+			if watcher.wants(each.event) {
 				select {
-				case watcher.events <- each.event:
+				case watcher.events <- *each.event:
 				default:
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -23,36 +24,18 @@ var QuotaExceededError = errors.New("quota exceeded")
 var errFull = errors.New("the namespace is full")
 
 // ---------------------------------------------------------------------------
-// SQL. A namespace is what stands before the first colon of a group's name. The counts
-// have a row for each namespace, and one with the keys of each of its groups. Bytes, not
-// characters, since a name may be no UTF-8.
+// SQL. A namespace is what stands before the first colon of a group's name. Each has a
+// row with the number of its keys, and of the groups that these are in.
 
 const createCountsSQL = `CREATE TABLE entries_counts (
 	name   TEXT PRIMARY KEY,
 	keys   INTEGER NOT NULL,
-	groups INTEGER NOT NULL DEFAULT 0
+	groups INTEGER NOT NULL
 ) WITHOUT ROWID`
 
-const countNewSQL = `
-WHEN instr(new.group_name, ':') AND new.group_name < x'' AND new.entry_key < x'' BEGIN
-	INSERT INTO entries_counts (name, keys) VALUES (new.group_name, 1)
-	ON CONFLICT (name) DO UPDATE SET keys = keys + 1;
-	INSERT INTO entries_counts (name, keys, groups) VALUES (
-		CAST(substr(CAST(new.group_name AS BLOB), 1, instr(CAST(new.group_name AS BLOB), x'3a') - 1) AS TEXT), 1, 1)
-	ON CONFLICT (name) DO UPDATE SET keys = keys + 1,
-		groups = groups + (SELECT counted.keys = 1 FROM entries_counts AS counted WHERE counted.name = new.group_name);
-END`
-
-const countOldSQL = `
-WHEN instr(old.group_name, ':') AND old.group_name < x'' AND old.entry_key < x'' BEGIN
-	UPDATE entries_counts SET keys = keys - 1 WHERE name = old.group_name;
-	DELETE FROM entries_counts WHERE name = old.group_name AND keys <= 0;
-	UPDATE entries_counts SET keys = keys - 1,
-		groups = groups - NOT EXISTS (SELECT 1 FROM entries_counts AS counted WHERE counted.name = old.group_name)
-	WHERE name = CAST(substr(CAST(old.group_name AS BLOB), 1, instr(CAST(old.group_name AS BLOB), x'3a') - 1) AS TEXT);
-END`
-
-// createQuotasSQL sets the quotas up in a file, or again where something of it is gone.
+// createQuotasSQL sets the quotas up in a file, or again where something of it is gone. A
+// key that gets another name in its group changes no count, but would look like the first
+// of a new group.
 var createQuotasSQL = []string{
 	`DROP TRIGGER IF EXISTS entries_count_insert`,
 	`DROP TRIGGER IF EXISTS entries_count_delete`,
@@ -60,16 +43,43 @@ var createQuotasSQL = []string{
 	`DROP TRIGGER IF EXISTS entries_count_update_new`,
 	`DROP TABLE IF EXISTS entries_counts`,
 	createCountsSQL,
-	`INSERT INTO entries_counts (name, keys)
-	SELECT group_name, count(*) FROM entries
-	WHERE instr(group_name, ':') AND group_name < x'' AND entry_key < x'' GROUP BY group_name`,
 	`INSERT INTO entries_counts (name, keys, groups)
-	SELECT CAST(substr(CAST(name AS BLOB), 1, instr(CAST(name AS BLOB), x'3a') - 1) AS TEXT), sum(keys), count(*)
-	FROM entries_counts GROUP BY 1`,
-	`CREATE TRIGGER entries_count_insert AFTER INSERT ON entries` + countNewSQL,
-	`CREATE TRIGGER entries_count_delete AFTER DELETE ON entries` + countOldSQL,
-	`CREATE TRIGGER entries_count_update_old AFTER UPDATE OF group_name, entry_key ON entries` + countOldSQL,
-	`CREATE TRIGGER entries_count_update_new AFTER UPDATE OF group_name, entry_key ON entries` + countNewSQL,
+	SELECT ` + namespaceOf("group_name") + `, sum(keys), count(*) FROM (
+		SELECT group_name, count(*) AS keys FROM entries WHERE ` + isCounted("") + ` GROUP BY group_name
+	) GROUP BY 1`,
+	`CREATE TRIGGER entries_count_insert AFTER INSERT ON entries
+	WHEN ` + isCounted("new.") + countNewSQL,
+	`CREATE TRIGGER entries_count_delete AFTER DELETE ON entries
+	WHEN ` + isCounted("old.") + countOldSQL,
+	`CREATE TRIGGER entries_count_update_old AFTER UPDATE OF group_name, entry_key ON entries
+	WHEN ` + isCounted("old.") + ` AND NOT (new.group_name IS old.group_name AND ` + isCounted("new.") + `)` + countOldSQL,
+	`CREATE TRIGGER entries_count_update_new AFTER UPDATE OF group_name, entry_key ON entries
+	WHEN ` + isCounted("new.") + ` AND NOT (new.group_name IS old.group_name AND ` + isCounted("old.") + `)` + countNewSQL,
+}
+
+var (
+	countNewSQL = ` BEGIN
+	INSERT INTO entries_counts (name, keys, groups) VALUES (` + namespaceOf("new.group_name") + `, 1, 1)
+	ON CONFLICT (name) DO UPDATE SET keys = keys + 1, groups = groups + NOT EXISTS (
+		SELECT 1 FROM entries WHERE group_name = new.group_name AND entry_key < x'' AND entry_key <> new.entry_key);
+END`
+	countOldSQL = ` BEGIN
+	UPDATE entries_counts SET keys = keys - 1, groups = groups - NOT EXISTS (
+		SELECT 1 FROM entries WHERE group_name = old.group_name AND entry_key < x'')
+	WHERE name = ` + namespaceOf("old.group_name") + `;
+	DELETE FROM entries_counts WHERE name = ` + namespaceOf("old.group_name") + ` AND keys <= 0;
+END`
+)
+
+// namespaceOf cuts bytes, not characters, which a name that is no UTF-8 makes SQLite
+// miscount.
+func namespaceOf(group string) string {
+	blob := `CAST(` + group + ` AS BLOB)`
+	return `CAST(substr(` + blob + `, 1, instr(` + blob + `, x'3a') - 1) AS TEXT)`
+}
+
+func isCounted(row string) string {
+	return `instr(` + row + `group_name, ':') AND ` + row + `group_name < x'' AND ` + row + `entry_key < x''`
 }
 
 const selectQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entries_counts', 'entries_count_insert',
@@ -77,20 +87,10 @@ const selectQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entr
 
 const quotaObjects = 5
 
-// Checks and writes at once. The counts include what has expired. While that may be
-// there, ?9 is 0, and a group that is counted may be one of those that make it too many.
-const upsertWithinQuotaSQL = `INSERT INTO entries (group_name, entry_key, entry_value, expires_at)
-SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (
-	SELECT 1 FROM entries WHERE group_name = ?1 AND entry_key = ?2 AND (expires_at IS NULL OR expires_at > ?5)
-) OR (
-	(?7 = 0 OR coalesce((SELECT keys FROM entries_counts WHERE name = ?6), 0) < ?7)
-	AND (?8 = 0 OR coalesce((SELECT groups FROM entries_counts WHERE name = ?6), 0) < ?8 OR (
-		EXISTS (SELECT 1 FROM entries_counts WHERE name = ?1)
-		AND (?9 OR (SELECT groups FROM entries_counts WHERE name = ?6) <= ?8)))
-)
-ON CONFLICT (group_name, entry_key) DO UPDATE SET entry_value = excluded.entry_value, expires_at = excluded.expires_at`
+const selectCountsSQL = `SELECT +keys AS k, +groups AS g FROM entries_counts WHERE name = ?`
 
-const selectKeysSQL = `SELECT keys FROM entries_counts WHERE name = ?`
+const existsEntrySQL = `SELECT 1 FROM entries
+WHERE group_name = ? AND entry_key = ? AND (expires_at IS NULL OR expires_at > ?)`
 
 // ---------------------------------------------------------------------------
 // Namespaces.
@@ -236,14 +236,31 @@ func (scopedStore *ScopedStore) GroupsSeq(groupPrefix string) iter.Seq2[string, 
 // is written, if the key is new and the namespace full.
 func (scopedStore *ScopedStore) Set(group, key, value string) error {
 	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
-	return scopedStore.store.set("Set", event, nil, scopedStore.quota)
+	return scopedStore.set("Set", event, nil)
 }
 
 // SetWithTTL is [Store.SetWithTTL] in the namespace, with the errors of [ScopedStore.Set].
 func (scopedStore *ScopedStore) SetWithTTL(group, key, value string, ttl time.Duration) error {
 	expires := expiry(time.Now(), ttl)
 	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
-	return scopedStore.store.set("SetWithTTL", event, expires, scopedStore.quota)
+	return scopedStore.set("SetWithTTL", event, expires)
+}
+
+// set is [Store.set] within the quota. Each try to make room is a transaction of its own,
+// so that others get the connection in between.
+func (scopedStore *ScopedStore) set(function string, event Event, expires any) error {
+	quota, store := scopedStore.quota, scopedStore.store
+	if quota == nil {
+		return store.set(function, event, expires)
+	}
+	err := store.setEntry(quota.set, transaction, event, expires)
+	for errors.Is(err, errFull) {
+		err = store.setEntry(quota.makeRoomAndSet, batch, event, expires)
+	}
+	if err != nil {
+		return failure(function, entryName(event.Group, event.Key), err)
+	}
+	return nil
 }
 
 // Delete is [Store.Delete] in the namespace.
@@ -283,7 +300,7 @@ func (store *Store) setUpQuotas() error {
 	if err := store.reads.do(&call{run: check}); err != nil || complete {
 		return err
 	}
-	return store.writes.do(&call{flush: true, whole: true, run: func(c *connection) error {
+	return store.writes.do(&call{size: transaction, flush: true, run: func(c *connection) error {
 		if err := check(c); err != nil || complete {
 			return err
 		}
@@ -296,49 +313,66 @@ func (store *Store) setUpQuotas() error {
 	}})
 }
 
-// set writes an entry if it fits, by the counts alone. They include what has expired, so
-// that errFull is no final word.
-func (quota *quota) set(c *connection, event Event, expires any) (changed bool, refusal, err error) {
-	changed, err = quota.upsert(c, event, expires, time.Now().UnixMilli(), false)
-	if err == nil && !changed {
-		refusal = errFull
+// set writes an entry if it fits. The counts include what has expired, so that errFull
+// is no final word.
+func (quota *quota) set(c *connection, event *Event, expires any) (refusal, err error) {
+	limit, err := quota.exceeded(c, event, time.Now().UnixMilli())
+	if err != nil {
+		return nil, err
 	}
-	return changed, refusal, err
+	if limit != "" {
+		return errFull, nil
+	}
+	return upsert(c, event, expires)
 }
 
 // makeRoomAndSet removes a batch of what has expired, whose namespaces do not matter
 // since nobody can see it, and tries again. Only when nothing expired is left does a
 // refusal stand.
-func (quota *quota) makeRoomAndSet(c *connection, event Event, expires any) (changed bool, refusal, err error) {
+func (quota *quota) makeRoomAndSet(c *connection, event *Event, expires any) (refusal, err error) {
 	expired := expiredSince(time.Now(), groupRange{})
 	if err := expired.find(c); err != nil {
-		return false, nil, err
+		return nil, err
 	}
-	var removed int64
-	if len(expired.rows) > 0 {
-		if removed, err = expired.remove(c, expired.rows); err != nil {
-			return false, nil, err
-		}
+	slices.Sort(expired.rows)
+	removed, err := expired.remove(c, expired.rows)
+	if err != nil {
+		return nil, err
 	}
-	changed, err = quota.upsert(c, event, expires, expired.now, !expired.more)
-	if err != nil || changed {
-		return changed, nil, err
+	limit, err := quota.exceeded(c, event, expired.now)
+	switch {
+	case err != nil:
+		return nil, err
+	case limit == "":
+		return upsert(c, event, expires)
+	case expired.more && removed > 0:
+		return errFull, nil
 	}
-	if expired.more && removed > 0 {
-		return false, errFull, nil
-	}
-	limit, count := "MaxGroups", quota.limits.MaxGroups
-	err = c.query(selectKeysSQL, func(row []driver.Value) bool {
-		if quota.limits.MaxKeys > 0 && row[0].(int64) >= int64(quota.limits.MaxKeys) {
-			limit, count = "MaxKeys", quota.limits.MaxKeys
-		}
-		return true
-	}, quota.namespace)
-	return false, fmt.Errorf("%w: namespace %s is at its %s of %d", QuotaExceededError, quota.namespace, limit, count), err
+	return fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit), nil
 }
 
-func (quota *quota) upsert(c *connection, event Event, expires any, now int64, purged bool) (changed bool, err error) {
-	rows, err := c.exec(upsertWithinQuotaSQL, event.Group, event.Key, event.Value, expires,
-		now, quota.namespace, quota.limits.MaxKeys, quota.limits.MaxGroups, purged)
-	return rows > 0, err
+// exceeded returns the limit that the entry of an event would exceed, by the counts, or
+// "" if it fits.
+func (quota *quota) exceeded(c *connection, event *Event, now int64) (limit string, err error) {
+	var keys, groups int64
+	err = c.query(selectCountsSQL, func(row []driver.Value) bool {
+		keys, groups = row[0].(int64), row[1].(int64)
+		return true
+	}, quota.namespace)
+	if err != nil {
+		return "", err
+	}
+	var present bool // what makes the entry no further key, or its group no further group
+	switch limits := quota.limits; {
+	case limits.MaxKeys > 0 && keys >= int64(limits.MaxKeys):
+		limit = fmt.Sprintf("MaxKeys of %d", limits.MaxKeys)
+		present, err = c.exists(existsEntrySQL, event.Group, event.Key, now)
+	case limits.MaxGroups > 0 && groups >= int64(limits.MaxGroups):
+		limit = fmt.Sprintf("MaxGroups of %d", limits.MaxGroups)
+		present, err = c.exists(existsGroupSQL, event.Group, now)
+	}
+	if present {
+		limit = ""
+	}
+	return limit, err
 }

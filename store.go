@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -46,8 +47,9 @@ const (
 	// long as it makes others wait. It gathers up to purgeWindow of them (1 MiB) and removes
 	// them in the order of their place in the file: in that of their expiry, a batch would
 	// write nearly a page a row.
-	purgeBatch  = 3_000
+	purgeBatch  = 2_500
 	purgeWindow = 128 * 1024
+	purgeGap    = 8
 
 	// pageRows and pageBytes bound what a stream holds in memory.
 	pageRows  = 256
@@ -145,7 +147,7 @@ const deleteEntrySQL = `DELETE FROM entries WHERE group_name = ? AND entry_key =
 const deleteExpiredEntrySQL = `DELETE FROM entries WHERE group_name = ?1 AND entry_key = ?2 AND expires_at <= ?3`
 
 const existsGroupSQL = `SELECT 1 FROM entries
-WHERE group_name = ?1 AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?2) LIMIT 1`
+WHERE group_name = ? AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?) LIMIT 1`
 
 const deleteGroupSQL = `DELETE FROM entries WHERE group_name = ?`
 
@@ -164,9 +166,10 @@ SELECT rowid, expires_at, group_name >= ?5 AND group_name < coalesce(?6, x'')
 FROM entries WHERE expires_at > ?1 AND expires_at <= ?3
 ORDER BY 2, 1 LIMIT ?4`
 
-// Checks again, because a rowid may be another entry's by now.
-const deleteExpiredSQL = `DELETE FROM entries WHERE rowid IN (SELECT value FROM json_each(?1)) AND expires_at <= ?2
-AND (?3 IS NULL OR (group_name >= ?3 AND group_name < coalesce(?4, x'')))`
+// Checks again, because a rowid may be another entry's by now. The unary plus keeps the
+// planner from the index on expires_at.
+const deleteExpiredSQL = `DELETE FROM entries WHERE rowid BETWEEN ?1 AND ?2 AND +expires_at <= ?3
+AND (?4 IS NULL OR (group_name >= ?4 AND group_name < coalesce(?5, x'')))`
 
 // ---------------------------------------------------------------------------
 // Types.
@@ -467,32 +470,48 @@ func (store *Store) GetFields(group, key string) (iter.Seq[string], error) {
 }
 
 func (store *Store) get(function, group, key string) (string, error) {
-	var found struct {
-		value   string
-		expires driver.Value
-		ok      bool
-	}
-	err := store.reads.do(&call{run: func(c *connection) error {
-		found.ok = false
-		return c.query(selectEntrySQL, func(row []driver.Value) bool {
-			found.value, found.expires, found.ok = text(row[0]), row[1], true
-			return false
-		}, group, key)
-	}})
-	if err == nil && found.ok && found.expires != nil {
-		if now := time.Now().UnixMilli(); expired(found.expires, now) {
-			found.ok = false
+	read := entryReads.Get().(*entryRead)
+	read.group, read.key = group, key
+	err := store.reads.do(&read.call)
+	value, expires, found := read.value, read.expires, read.found
+	*read = entryRead{call: call{run: read.run}}
+	entryReads.Put(read)
+	if err == nil && found && expires != nil {
+		if now := time.Now().UnixMilli(); expired(expires, now) {
+			found = false
 			store.removeExpired(group, key, now)
 		}
 	}
-	if err == nil && !found.ok {
+	if err == nil && !found {
 		err = NotFoundError
 	}
 	if err != nil {
 		return "", failure(function, entryName(group, key), err)
 	}
-	return found.value, nil
+	return value, nil
 }
+
+// entryRead is the call that reads an entry.
+type entryRead struct {
+	call
+	group, key string
+
+	value   string
+	expires driver.Value
+	found   bool
+}
+
+var entryReads = sync.Pool{New: func() any {
+	read := &entryRead{}
+	read.run = func(c *connection) error {
+		read.found = false
+		return c.query(selectEntrySQL, func(row []driver.Value) bool {
+			read.value, read.expires, read.found = text(row[0]), row[1], true
+			return false
+		}, read.group, read.key)
+	}
+	return read
+}}
 
 // Count returns how many keys of a group have not expired.
 //
@@ -707,18 +726,9 @@ func (store *Store) groupNames(function, groupPrefix string) iter.Seq2[string, e
 
 func (store *Store) isAlive(group string) (alive bool, err error) {
 	err = store.reads.do(&call{run: func(c *connection) (err error) {
-		alive, err = c.isAlive(group)
+		alive, err = c.exists(existsGroupSQL, group, time.Now().UnixMilli())
 		return err
 	}})
-	return alive, err
-}
-
-// isAlive reports whether a group has a key that has not expired.
-func (c *connection) isAlive(group string) (alive bool, err error) {
-	err = c.query(existsGroupSQL, func([]driver.Value) bool {
-		alive = true
-		return false
-	}, group, time.Now().UnixMilli())
 	return alive, err
 }
 
@@ -734,7 +744,7 @@ func (c *connection) isAlive(group string) (alive bool, err error) {
 // failed flush: then the value may be there or not, and the store accepts no further
 // write until it has been closed and opened again.
 func (store *Store) Set(group, key, value string) error {
-	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil, nil)
+	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil)
 }
 
 // SetWithTTL stores a value that expires ttl after the call began, to the millisecond
@@ -745,39 +755,57 @@ func (store *Store) Set(group, key, value string) error {
 //
 // Its errors are those of [Store.Set]. Expiry is wall-clock time.
 func (store *Store) SetWithTTL(group, key, value string, ttl time.Duration) error {
-	return store.set("SetWithTTL", Event{Type: EventSet, Group: group, Key: key, Value: value}, expiry(time.Now(), ttl), nil)
+	return store.set("SetWithTTL", Event{Type: EventSet, Group: group, Key: key, Value: value}, expiry(time.Now(), ttl))
 }
 
-// set writes an entry for as long as expires says, nil for good, within quota if one
-// is given. Each try to make room is a transaction of its own, so that others get the
-// connection in between.
-func (store *Store) set(function string, event Event, expires any, quota *quota) error {
-	write := call{flush: true, event: event}
-	write.run = func(c *connection) error {
-		write.changed = true
-		_, err := c.exec(upsertEntrySQL, event.Group, event.Key, event.Value, expires)
-		return err
-	}
-	if quota != nil {
-		write.run = func(c *connection) (err error) {
-			write.changed, write.refusal, err = quota.set(c, event, expires)
-			return err
-		}
-	}
-	err := store.write(&write)
-	for errors.Is(err, errFull) {
-		write = call{flush: true, event: event, whole: true}
-		write.run = func(c *connection) (err error) {
-			write.changed, write.refusal, err = quota.makeRoomAndSet(c, event, expires)
-			return err
-		}
-		err = store.write(&write)
-	}
-	if err != nil {
+func (store *Store) set(function string, event Event, expires any) error {
+	if err := store.setEntry(upsert, oneStatement, event, expires); err != nil {
 		return failure(function, entryName(event.Group, event.Key), err)
 	}
 	return nil
 }
+
+// setter writes the entry of an event for as long as expires says, nil for good. A
+// refusal is an error too, but one that leaves the transaction sound.
+type setter = func(c *connection, event *Event, expires any) (refusal, err error)
+
+func upsert(c *connection, event *Event, expires any) (refusal, err error) {
+	_, err = c.exec(upsertEntrySQL, event.Group, event.Key, event.Value, expires)
+	return nil, err
+}
+
+func (store *Store) setEntry(set setter, size size, event Event, expires any) error {
+	write := entryWrites.Get().(*entryWrite)
+	write.set, write.size, write.entry, write.expires = set, size, event, expires
+	err := cmp.Or(store.write(&write.call), write.refusal)
+	*write = entryWrite{call: call{run: write.run}}
+	entryWrites.Put(write)
+	return err
+}
+
+// entryWrite is the call that writes an entry.
+type entryWrite struct {
+	call
+	set     setter
+	entry   Event
+	expires any
+
+	refusal error
+}
+
+// entryWrites keeps calls, as entryReads does.
+var entryWrites = sync.Pool{New: func() any {
+	write := &entryWrite{}
+	write.run = func(c *connection) (err error) {
+		write.flush, write.event = false, nil
+		write.refusal, err = write.set(c, &write.entry, write.expires)
+		if err == nil && write.refusal == nil {
+			write.flush, write.event = true, &write.entry
+		}
+		return err
+	}
+	return write
+}}
 
 // Delete removes a key. That it does not exist is no error.
 //
@@ -785,11 +813,13 @@ func (store *Store) set(function string, event Event, expires any, quota *quota)
 //
 // Its errors are those of [Store.Set].
 func (store *Store) Delete(group, key string) error {
-	write := call{flush: true, event: Event{Type: EventDelete, Group: group, Key: key}}
+	write := call{flush: true}
 	write.run = func(c *connection) error {
-		write.changed = false
+		write.event = nil
 		return c.query(deleteEntrySQL, func(row []driver.Value) bool {
-			write.changed = !expired(row[0], time.Now().UnixMilli())
+			if !expired(row[0], time.Now().UnixMilli()) {
+				write.event = &Event{Type: EventDelete, Group: group, Key: key}
+			}
 			return true
 		}, group, key)
 	}
@@ -806,11 +836,17 @@ func (store *Store) Delete(group, key string) error {
 //
 // Its errors are those of [Store.Set].
 func (store *Store) DeleteGroup(group string) error {
-	write := call{flush: true, whole: true, event: Event{Type: EventDeleteGroup, Group: group}}
-	write.run = func(c *connection) (err error) {
-		if write.changed, err = c.isAlive(group); err == nil {
-			_, err = c.exec(deleteGroupSQL, group)
+	write := call{size: transaction, flush: true}
+	write.run = func(c *connection) error {
+		alive, err := c.exists(existsGroupSQL, group, time.Now().UnixMilli())
+		if err != nil {
+			return err
 		}
+		write.event = nil
+		if alive {
+			write.event = &Event{Type: EventDeleteGroup, Group: group}
+		}
+		_, err = c.exec(deleteGroupSQL, group)
 		return err
 	}
 	if err := store.write(&write); err != nil {
@@ -822,8 +858,8 @@ func (store *Store) DeleteGroup(group string) error {
 // write runs a write and then, in the goroutine of its caller, the callbacks.
 func (store *Store) write(write *call) error {
 	err := store.writes.do(write)
-	if err == nil && write.changed {
-		store.callbacks.run(write.event)
+	if err == nil && write.event != nil {
+		store.callbacks.run(*write.event)
 	}
 	return err
 }
@@ -894,13 +930,13 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 			err = store.reads.do(&call{run: expired.find})
 		}
 		slices.Sort(expired.rows)
-		for batch := range slices.Chunk(expired.rows, purgeBatch) {
+		for rows := range slices.Chunk(expired.rows, purgeBatch) {
 			if err != nil {
 				break
 			}
 			var count int64
-			err = store.writes.do(&call{run: func(c *connection) (err error) {
-				count, err = expired.remove(c, batch)
+			err = store.writes.do(&call{size: batch, run: func(c *connection) (err error) {
+				count, err = expired.remove(c, rows)
 				return err
 			}})
 			removed += count
@@ -956,18 +992,24 @@ func (expired *expiredRows) find(c *connection) error {
 	return nil
 }
 
-// remove removes those of rows that have expired.
-func (expired *expiredRows) remove(c *connection, rows []int64) (int64, error) {
-	list := []byte{'['}
-	for _, row := range rows {
-		list = append(strconv.AppendInt(list, row, 10), ',')
-	}
-	list[len(list)-1] = ']'
+// remove removes what has expired of rows, which are in ascending order. One statement
+// walks over all that lie close together: the others between them are on the same pages.
+func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, err error) {
 	var from any
 	if !expired.within.unbounded() {
 		from = expired.within.from
 	}
-	return c.exec(deleteExpiredSQL, string(list), expired.now, from, expired.within.to)
+	for len(rows) > 0 && err == nil {
+		last := 0
+		for last+1 < len(rows) && rows[last+1]-rows[last] <= purgeGap {
+			last++
+		}
+		var count int64
+		count, err = c.exec(deleteExpiredSQL, rows[0], rows[last], expired.expires, from, expired.within.to)
+		removed += count
+		rows = rows[last+1:]
+	}
+	return removed, err
 }
 
 // ---------------------------------------------------------------------------
@@ -976,18 +1018,24 @@ func (expired *expiredRows) remove(c *connection, rows []int64) (int64, error) {
 // A call is what a method asks of the connection.
 type call struct {
 	run   func(*connection) error // may run again, from its start, after a shared transaction failed
-	whole bool                    // run is several statements, which need a transaction even alone
-	flush bool                    // it ends when the log has been flushed
-
-	event   Event // what a write changes
-	changed bool  // set by run: the event is to be sent
-	refusal error // set by run: nothing was written, yet the transaction is sound
+	size  size
+	flush bool   // it ends when the log has been flushed
+	event *Event // what run has changed, or nil
 
 	began time.Time
 	err   error
 	done  bool
 	wake  chan bool // true: lead the lane; false: done
 }
+
+// size says what transaction a call needs.
+type size int
+
+const (
+	oneStatement size = iota // none when it is alone
+	transaction              // one, which it may share
+	batch                    // one to itself: it takes as long as others may be made to wait
+)
 
 // A lane is the queue of the reads or that of the writes. The first call in it leads:
 // it waits for the connection, runs all calls that have come by then in one
@@ -999,8 +1047,8 @@ type lane struct {
 	writes bool
 
 	mutex sync.Mutex // protects the fields below
-	calls []*call    // those that wait, in the order of their arrival
 	led   bool       // somebody leads
+	calls []*call    // those that wait behind the leader's, in the order of their arrival
 	empty chan struct{}
 
 	// Only the leader uses these.
@@ -1016,21 +1064,17 @@ func (lane *lane) do(own *call) error {
 		lane.mutex.Unlock()
 		return errClosed
 	}
-	lane.calls = append(lane.calls, own)
-	leads := !lane.led
-	if leads {
-		lane.led = true
-	} else {
+	follows := lane.led
+	if follows {
 		own.wake = make(chan bool, 1)
+		lane.calls = append(lane.calls, own)
 	}
+	lane.led = true
 	lane.mutex.Unlock()
-	if leads || <-own.wake {
+	if !follows || <-own.wake {
 		lane.lead(own)
 	}
-	if own.err != nil {
-		return own.err
-	}
-	return own.refusal
+	return own.err
 }
 
 // lead runs rounds until own is done, more than one only beside another process that
@@ -1051,7 +1095,9 @@ func (lane *lane) lead(own *call) {
 	lane.mutex.Lock()
 	defer lane.mutex.Unlock()
 	if len(lane.calls) > 0 {
-		lane.calls[0].wake <- true
+		next := lane.calls[0]
+		lane.calls = slices.Delete(lane.calls, 0, 1)
+		next.wake <- true
 		return
 	}
 	lane.led = false
@@ -1066,20 +1112,21 @@ func (lane *lane) runRound(own *call) {
 		runtime.Gosched()
 	}
 	err := lane.store.connection.use(func() error {
-		lane.take()
+		lane.take(own)
 		lane.runCalls()
 		return nil
 	})
 	if err != nil { // the connection is gone
-		lane.take()
+		lane.take(own)
 		lane.fail(err)
 	}
 	lane.served = lane.served[:0]
-	waiting := 0
+	waiting := lane.round[:0]
 	for _, each := range lane.round {
 		if isBusy(each.err) && time.Since(each.began) < maximumWait && !lane.store.closed() {
-			lane.round[waiting] = each
-			waiting++
+			if each != own {
+				waiting = append(waiting, each)
+			}
 			continue
 		}
 		if isBusy(each.err) && lane.store.closed() {
@@ -1087,9 +1134,9 @@ func (lane *lane) runRound(own *call) {
 		}
 		lane.served = append(lane.served, each)
 	}
-	if waiting > 0 {
+	if len(waiting) > 0 {
 		lane.mutex.Lock()
-		lane.calls = slices.Insert(lane.calls, 0, lane.round[:waiting]...)
+		lane.calls = slices.Insert(lane.calls, 0, waiting...)
 		lane.mutex.Unlock()
 	}
 	if lane.writes {
@@ -1105,14 +1152,17 @@ func (lane *lane) runRound(own *call) {
 	clear(lane.served)
 }
 
-// take moves the waiting calls into the round.
-func (lane *lane) take() {
+// take makes a round of the leader's own call and of those that wait.
+func (lane *lane) take(own *call) {
 	lane.mutex.Lock()
 	defer lane.mutex.Unlock()
-	count := min(len(lane.calls), roundCalls)
-	lane.round = append(lane.round[:0], lane.calls[:count]...)
+	count := 0
+	for own.size != batch && count < min(len(lane.calls), roundCalls-1) && lane.calls[count].size != batch {
+		count++
+	}
+	lane.round = append(append(lane.round[:0], own), lane.calls[:count]...)
 	lane.calls = slices.Delete(lane.calls, 0, count)
-	lane.shared = count > 1
+	lane.shared = count > 0
 }
 
 // runCalls runs the calls of the round together or, if that fails, each alone: a full
@@ -1143,7 +1193,7 @@ func (lane *lane) runCalls() {
 		}
 	}
 	for _, each := range lane.round {
-		if each.whole {
+		if each.size != oneStatement {
 			each.err = c.transaction(lane.begin, func() error { return each.run(c) })
 		} else {
 			each.err = each.run(c)
@@ -1201,7 +1251,7 @@ func (store *Store) settle(served []*call) {
 	store.watchers.send(served)
 }
 
-func (own *call) needsFlush() bool { return own.flush && own.err == nil && own.refusal == nil }
+func (own *call) needsFlush() bool { return own.flush && own.err == nil }
 
 // flusher brings what has been committed to the disk. A commit writes to the log alone
 // (`synchronous = NORMAL`), whose checksums make it a prefix of its commits wherever a
@@ -1401,6 +1451,15 @@ func (c *connection) query(query string, visit visitor, arguments ...any) error 
 			}
 		}
 	})
+}
+
+// exists reports whether a query has a row.
+func (c *connection) exists(query string, arguments ...any) (found bool, err error) {
+	err = c.query(query, func([]driver.Value) bool {
+		found = true
+		return false
+	}, arguments...)
+	return found, err
 }
 
 // text returns the first column of a statement's only row.
