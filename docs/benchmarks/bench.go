@@ -43,36 +43,20 @@ type failure struct {
 type run struct {
 	*bench
 	peer     peer
-	measure  func() error
+	measure  func() error // nil before its first turn
+	ended    bool         // it has no counterpart, or failed
 	recorded map[string][]float64
 	closers  []func() error
+
+	keepsSQLiteFile bool
 }
 
 // trial lets all peers take turns, each round beginning with another one.
 func (bench *bench) trial(workload workload, trial trial) {
 	var runs []*run
-	fail := func(run *run, err error) {
-		run.recorded = nil
-		bench.results.failures = append(bench.results.failures, failure{workload.name, trial.name, run.peer.name, err})
-	}
 	for _, peer := range bench.peers {
-		if peer.writeOnly && !trial.appends {
-			continue
-		}
-		run := &run{bench: bench, peer: peer, recorded: map[string][]float64{}}
-		defer func() {
-			if err := run.close(); err != nil {
-				fail(run, err)
-			}
-			bench.results.add(workload.name, run)
-		}()
-		bench.progress("%s/%s: preparing %s", workload.name, trial.name, peer.name)
-		var err error
-		switch run.measure, err = trial.start(run); {
-		case err == nil:
-			runs = append(runs, run)
-		case !errors.Is(err, errNoCounterpart):
-			fail(run, err)
+		if !peer.writeOnly || trial.appends {
+			runs = append(runs, &run{bench: bench, peer: peer, recorded: map[string][]float64{}})
 		}
 	}
 	rounds := bench.rounds
@@ -82,16 +66,41 @@ func (bench *bench) trial(workload workload, trial trial) {
 	for round := range rounds {
 		for i := range runs {
 			run := runs[(i+round)%len(runs)]
-			if run.recorded == nil {
+			if run.ended {
 				continue
 			}
 			bench.progress("%s/%s: round %d of %d, %s", workload.name, trial.name, round+1, rounds, run.peer.name)
-			runtime.GC()
-			if err := run.measure(); err != nil {
-				fail(run, err)
+			if err := run.turn(trial); err != nil {
+				run.ended, run.recorded = true, nil
+				if !errors.Is(err, errNoCounterpart) {
+					bench.results.failures = append(bench.results.failures, failure{workload.name, trial.name, run.peer.name, err})
+				}
 			}
 		}
 	}
+	for _, run := range runs {
+		if err := run.close(); err != nil {
+			bench.results.failures = append(bench.results.failures, failure{workload.name, trial.name, run.peer.name, err})
+		}
+		bench.results.add(workload.name, run)
+	}
+}
+
+// turn measures a run once more. All SQLite files of a process share one page cache,
+// from which the least recently used page goes, whosever it is
+// (SQLITE_ENABLE_MEMORY_MANAGEMENT): so one that is kept is open in its own turns alone.
+func (run *run) turn(trial trial) (err error) {
+	if run.measure == nil {
+		if run.measure, err = trial.start(run); err != nil {
+			return err
+		}
+	}
+	runtime.GC()
+	if err := run.measure(); err != nil || !run.keepsSQLiteFile {
+		return err
+	}
+	run.measure = nil
+	return run.close()
 }
 
 // add takes over what a run recorded in every round.
@@ -123,6 +132,7 @@ func (run *run) close() (err error) {
 	for _, closer := range run.closers {
 		err = errors.Join(err, closer())
 	}
+	run.closers = nil
 	return err
 }
 
@@ -172,6 +182,7 @@ func (run *run) keep(memory bool, callers int, data dataset) (instance, error) {
 	opened, err := run.open(memory, callers, data)
 	if err == nil {
 		run.finally(opened.end)
+		run.keepsSQLiteFile = run.keepsSQLiteFile || run.peer.sqliteFile && !memory
 	}
 	return opened, err
 }
