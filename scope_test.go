@@ -998,6 +998,9 @@ func TestScopedStore_Set_CountsTheRowsOfOtherPrograms(t *testing.T) {
 		{`UPDATE entries SET group_name = 'a:three' WHERE group_name = 'a:two'`, 4, 2, 1},
 		{`UPDATE entries SET group_name = 'a:three', entry_key = 'moved' WHERE group_name = 'a:one' AND entry_key = '1'`, 4, 2, 1},
 		{`UPDATE entries SET entry_key = entry_key || ' renamed' WHERE group_name = 'a:three'`, 4, 2, 1},
+		{`UPDATE entries SET entry_key = CAST(entry_key AS BLOB) WHERE group_name = 'b:one'`, 4, 2, 0},
+		{`UPDATE entries SET entry_key = CAST(entry_key AS TEXT) WHERE group_name = 'b:one'`, 4, 2, 1},
+		{`UPDATE entries SET entry_key = entry_key || ' renamed' WHERE group_name = 'b:one'`, 4, 2, 1},
 		{`UPDATE entries SET group_name = 'b:two' WHERE entry_key = 'moved renamed'`, 3, 2, 2},
 		{`UPDATE entries SET group_name = 'nowhere' WHERE group_name = 'a:three'`, 2, 1, 2},
 		{`UPDATE entries SET group_name = 'a:back', entry_value = 'z', expires_at = NULL WHERE group_name IN ('nowhere', 'b:two')`, 4, 2, 1},
@@ -1199,6 +1202,28 @@ func TestScopedStore_Set_LimitIsExactAcrossStoresAndProcesses(t *testing.T) {
 			}
 			wantCounts(t, storeInstance, "tenant-a", quotaLimit, quotaLimit)
 		})
+	}
+}
+
+// TestScopedStore_Set_LastKeyGoesToOneOfTwoStores lets two stores, alone on their connections, check and write at the same
+// moment, again and again.
+func TestScopedStore_Set_LastKeyGoesToOneOfTwoStores(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	stores := []*store.Store{storeInstance, openStore(t, databasePath)}
+	for turn := range 200 {
+		namespace := "tenant-" + strconv.Itoa(turn)
+		var accepted atomic.Int64
+		concurrently(len(stores), func(index int) {
+			switch err := newScopeWithQuota(t, stores[index], namespace, 1, 0).Set("config", strconv.Itoa(index), ""); {
+			case err == nil:
+				accepted.Add(1)
+			case !errors.Is(err, store.QuotaExceededError):
+				t.Error(err)
+			}
+		})
+		if accepted.Load() != 1 {
+			t.Fatalf("%d keys were accepted at a limit of 1", accepted.Load())
+		}
 	}
 }
 
