@@ -2391,6 +2391,120 @@ func TestNew_DriverPanicBecomesAnError(t *testing.T) {
 	wantErrorText(t, err, "store.New: ", "panic")
 }
 
+// openRefusing opens a store on whose connection SQLite's authoriser refuses one of its checks while statements are
+// compiled: the one that is as many away as steps says.
+func openRefusing(databasePath string, steps *atomic.Int64) (*store.Store, error) {
+	return openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+		return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+			func(sqlite.AuthorizerActionCode, string, string, string, string) sqlite.AuthorizerReturnCode {
+				if steps.Add(-1) == 0 {
+					return sqlite.AuthorizerDeny
+				}
+				return sqlite.AuthorizerOK
+			})
+	})
+}
+
+// TestNew_EachStatementThatFailsIsAnError lets one step after the other fail, and wants New to work afterwards.
+func TestNew_EachStatementThatFailsIsAnError(t *testing.T) {
+	stride := int64(1)
+	if testing.Short() {
+		stride = 7
+	}
+	for _, file := range []struct {
+		name, setUp string
+	}{
+		{"new file", ""},
+		{"table of another program", `CREATE TABLE entries (group_name TEXT, entry_key TEXT, entry_value TEXT, expires_at INTEGER,
+			PRIMARY KEY (group_name, entry_key)); INSERT INTO entries VALUES ('config', 'colour', 'blue', NULL)`},
+	} {
+		t.Run(file.name, func(t *testing.T) {
+			directory := t.TempDir()
+			for step := int64(1); ; step += stride {
+				databasePath := filepath.Join(directory, strconv.FormatInt(step, 10))
+				if file.setUp != "" {
+					database := openSQL(t, databasePath)
+					execSQL(t, database, file.setUp)
+					check(t, database.Close())
+				}
+				var steps atomic.Int64
+				steps.Store(step)
+				storeInstance, err := openRefusing(databasePath, &steps)
+				if steps.Load() > 0 { // it was not reached
+					check(t, err)
+					check(t, storeInstance.Close())
+					if step < 20 {
+						t.Errorf("New compiles statements of %d steps, too few to believe", step)
+					}
+					return
+				}
+				if err == nil {
+					check(t, storeInstance.Close())
+				}
+				wantErrorText(t, err, "store.New: ", "auth")
+				storeInstance = openStore(t, databasePath)
+				check(t, storeInstance.Set("config", "size", "large"))
+				if file.setUp != "" {
+					if value, err := storeInstance.Get("config", "colour"); err != nil || value != "blue" {
+						t.Errorf("Get after step %d failed: %q, %v", step, value, err)
+					}
+				}
+				check(t, storeInstance.Close())
+			}
+		})
+	}
+}
+
+// TestStore_EachStatementThatFailsFailsItsCallAlone lets one step of a call after the other fail.
+func TestStore_EachStatementThatFailsFailsItsCallAlone(t *testing.T) {
+	calls := map[string]func(*store.Store) func() error{
+		"NewScopedWithQuota": func(storeInstance *store.Store) func() error {
+			return func() error {
+				return second(store.NewScopedWithQuota(storeInstance, "tenant-a", store.QuotaConfig{MaxKeys: 1}))
+			}
+		},
+		"Set into a namespace with room": func(storeInstance *store.Store) func() error {
+			scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 1)
+			return func() error { return scopedStore.Set("config", "colour", "red") }
+		},
+		"Set into a namespace full of what has expired": func(storeInstance *store.Store) func() error {
+			scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 1)
+			check(t, scopedStore.SetWithTTL("config", "gone", "", 0))
+			return func() error { return scopedStore.Set("config", "colour", "red") }
+		},
+		"PurgeExpired of a namespace": func(storeInstance *store.Store) func() error {
+			return func() error { return second(newScope(t, storeInstance, "tenant-a").PurgeExpired()) }
+		},
+	}
+	for index, each := range methods(newMemoryStore(t)) {
+		calls[each.name] = func(storeInstance *store.Store) func() error { return methods(storeInstance)[index].run }
+	}
+	for name, prepare := range calls {
+		t.Run(name, func(t *testing.T) {
+			for step := int64(1); ; step++ {
+				var steps atomic.Int64
+				storeInstance, err := openRefusing(":memory:", &steps)
+				check(t, err)
+				check(t, storeInstance.Set("config", "colour", "blue"))
+				check(t, storeInstance.SetWithTTL("tenant-a:session", "token", "abc123", 0))
+				call := prepare(storeInstance)
+				steps.Store(step)
+				err = call()
+				if steps.Load() > 0 { // it was not reached
+					check(t, err)
+					check(t, storeInstance.Close())
+					return
+				}
+				wantErrorText(t, err, "store.", "auth")
+				if err := call(); err != nil {
+					t.Fatalf("after a failure at step %d: %v", step, err)
+				}
+				check(t, storeInstance.Close())
+			}
+		})
+	}
+}
+
 // ---- Concurrency and processes ----
 
 func TestStore_WriteWaitsFiveSecondsForAnotherProcess(t *testing.T) {
