@@ -316,5 +316,11 @@ var workloads = []workload{
 			start:   startAllocations,
 			once:    true,
 		}},
+		goals: []goal{ // budgets: two of Get's pieces and four of Set's are the store's own, the rest the driver's
+			{"allocations of a `Get`", "Get", reference{}, 12.5},
+			{"allocations of a `Set`", "Set", reference{}, 9.5},
+			{"allocations of a streamed entry", "streamed entry", reference{}, 4.1},
+			{"allocations of an event", "event", reference{}, 0.1},
+		},
 	},
 }
