@@ -2391,6 +2391,39 @@ func TestNew_DriverPanicBecomesAnError(t *testing.T) {
 	wantErrorText(t, err, "store.New: ", "panic")
 }
 
+// TestStore_WhatReadsBeforeItWritesHoldsTheLock lets another program try to write between the statements of a write.
+func TestStore_WhatReadsBeforeItWritesHoldsTheLock(t *testing.T) {
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	var between atomic.Pointer[func()]
+	storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+		return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+			func(action sqlite.AuthorizerActionCode, table, _, _, _ string) sqlite.AuthorizerReturnCode {
+				if run := between.Load(); run != nil && table == "entries" && (action == sqlite.AuthDelete || action == sqlite.AuthInsert) {
+					(*run)() // while the statement is compiled, in the transaction that has read before
+				}
+				return sqlite.AuthorizerOK
+			})
+	})
+	check(t, err)
+	t.Cleanup(func() { check(t, storeInstance.Close()) })
+	other := openSQL(t, databasePath)
+	execSQL(t, other, `PRAGMA busy_timeout = 0; INSERT INTO entries VALUES ('config', 'colour', 'blue', NULL)`)
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 1)
+	tries := 0
+	run := func() {
+		tries++
+		if _, err := other.Exec(`UPDATE entries SET entry_value = 'red'`); err == nil {
+			t.Error("another program wrote what a write had read")
+		}
+	}
+	between.Store(&run)
+	check(t, storeInstance.DeleteGroup("config"))
+	check(t, scopedStore.Set("config", "colour", "green"))
+	if tries < 2 {
+		t.Errorf("the other program tried %d times, want once in each write", tries)
+	}
+}
+
 // openRefusing opens a store on whose connection SQLite's authoriser refuses one of its checks while statements are
 // compiled: the one that is as many away as steps says.
 func openRefusing(databasePath string, steps *atomic.Int64) (*store.Store, error) {

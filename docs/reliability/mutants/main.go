@@ -41,7 +41,7 @@ var mutants = []mutant{
 	{"a busy write fails at once", "store.go", "time.Since(each.began) < maximumWait &&", "false &&", "TestStore_WriteWaitsFiveSecondsForAnotherProcess"},
 	{"a busy write waits for ever", "store.go", "time.Since(each.began) < maximumWait &&", "time.Since(each.began) < time.Hour &&", "TestStore_WriteWaitsFiveSecondsForAnotherProcess"},
 	{"SQLite waits, inside the connection", "store.go", "PRAGMA busy_timeout = 0", "PRAGMA busy_timeout = 5000", "TestNew_OwnSettingsWinOverTheURI"},
-	{"what reads before it writes begins as a reader", "store.go", `begin: "BEGIN IMMEDIATE", writes`, `begin: "BEGIN", writes`, "TestProcesses_.*|TestStore_SeveralStoresReadAndWriteWithoutBusyErrors"},
+	{"what reads before it writes begins as a reader", "store.go", `begin: "BEGIN IMMEDIATE", writes`, `begin: "BEGIN", writes`, "TestStore_WhatReadsBeforeItWritesHoldsTheLock"},
 	{"a new file is readable by all", "store.go", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", "TestNew_FilesAreForTheirOwnerAlone"},
 	{"the file is opened and closed beside SQLite", "store.go", "\tstore.purging.Go(store.purgeRegularly)", "\tif file, err := os.Open(databasePath); err == nil {\n\t\tfile.Close()\n\t}\n\tstore.purging.Go(store.purgeRegularly)", "TestNew_DropsNoLockOfAnOpenStore"},
 	{"another program's table is taken for ours", "store.go", "} else if shape == \"\" {", "} else if shape == \"?\" {", "TestNew_RefusesAnotherTable"},
