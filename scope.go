@@ -78,8 +78,9 @@ func namespaceOf(group string) string {
 	return `CAST(substr(` + blob + `, 1, instr(` + blob + `, x'3a') - 1) AS TEXT)`
 }
 
+// isCounted is false, not NULL, for a row whose group or key is NULL.
 func isCounted(row string) string {
-	return `instr(` + row + `group_name, ':') AND ` + row + `group_name < x'' AND ` + row + `entry_key < x''`
+	return `(instr(` + row + `group_name, ':') AND ` + row + `group_name < x'' AND ` + row + `entry_key < x'') IS TRUE`
 }
 
 const selectQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entries_counts', 'entries_count_insert',
@@ -236,31 +237,14 @@ func (scopedStore *ScopedStore) GroupsSeq(groupPrefix string) iter.Seq2[string, 
 // is written, if the key is new and the namespace full.
 func (scopedStore *ScopedStore) Set(group, key, value string) error {
 	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
-	return scopedStore.set("Set", event, nil)
+	return scopedStore.store.set("Set", event, nil, scopedStore.quota)
 }
 
 // SetWithTTL is [Store.SetWithTTL] in the namespace, with the errors of [ScopedStore.Set].
 func (scopedStore *ScopedStore) SetWithTTL(group, key, value string, ttl time.Duration) error {
 	expires := expiry(time.Now(), ttl)
 	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
-	return scopedStore.set("SetWithTTL", event, expires)
-}
-
-// set is [Store.set] within the quota. Each try to make room is a transaction of its own,
-// so that others get the connection in between.
-func (scopedStore *ScopedStore) set(function string, event Event, expires any) error {
-	quota, store := scopedStore.quota, scopedStore.store
-	if quota == nil {
-		return store.set(function, event, expires)
-	}
-	err := store.setEntry(quota.set, transaction, event, expires)
-	for errors.Is(err, errFull) {
-		err = store.setEntry(quota.makeRoomAndSet, batch, event, expires)
-	}
-	if err != nil {
-		return failure(function, entryName(event.Group, event.Key), err)
-	}
-	return nil
+	return scopedStore.store.set("SetWithTTL", event, expires, scopedStore.quota)
 }
 
 // Delete is [Store.Delete] in the namespace.

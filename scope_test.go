@@ -1041,6 +1041,10 @@ func TestScopedStore_Set_OddRowsOfOtherProgramsDoNoHarm(t *testing.T) {
 	wantCounts(t, storeInstance, "a", 4, 1)
 	execSQL(t, database, `UPDATE entries SET group_name = NULL, entry_key = rowid WHERE group_name = 'a:odd' AND entry_key = 'after'`)
 	wantCounts(t, storeInstance, "a", 3, 1)
+	execSQL(t, database, `UPDATE entries SET entry_key = NULL WHERE group_name = 'a:odd' AND entry_key = 'before'`)
+	wantCounts(t, storeInstance, "a", 2, 1)
+	execSQL(t, database, `UPDATE entries SET entry_key = 'before' WHERE group_name = 'a:odd' AND entry_key IS NULL`)
+	wantCounts(t, storeInstance, "a", 3, 1)
 	execSQL(t, database, `UPDATE entries SET group_name = 'a:even', entry_key = 'key' || rowid WHERE group_name IS NULL`)
 	live := queryInt(t, database, `SELECT count(*) FROM entries WHERE group_name = 'a:even' AND expires_at IS NULL`)
 	wantCounts(t, storeInstance, "a", 3+live, 2)
@@ -1351,6 +1355,20 @@ func TestScopedStore_Set_CheckCostsTheSameWithManyKeys(t *testing.T) {
 	}
 	if few, many := median(times[0]), median(times[1]); many > 5*few {
 		t.Errorf("the check takes %v with %d keys and %v with %d", few, sizes[0], many, sizes[1])
+	}
+}
+
+func TestScopedStore_Set_MakesRoomInBoundedBatches(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+	database := openSQL(t, databasePath)
+	// A few expiries that come first lie scattered among many equal ones.
+	const rows = 40_000
+	execSQL(t, database, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO entries SELECT CASE i WHEN 1 THEN 'tenant-a:session' ELSE 'session' END, i, '', iif(i % 8 = 1 AND i < 19900, 1, 2) FROM n`, rows)
+	check(t, scopedStore.Set("config", "colour", "blue"))
+	if removed := rows + 1 - queryInt(t, database, `SELECT count(*) FROM entries`); removed < 1 || removed > rows/8 {
+		t.Errorf("room for one key was made by removing %d entries", removed)
 	}
 }
 

@@ -128,7 +128,7 @@ const countPrefixSQL = `SELECT count(*) FROM entries
 WHERE group_name >= ?1 AND group_name < coalesce(?2, x'') AND entry_key < x'' AND (expires_at IS NULL OR expires_at > ?3)`
 
 // Seeks from one group name to the next instead of reading every key. The expiry is that
-// of some key that is alive, ” for never, or NULL for a group without one.
+// of some key that is alive, the empty string for never, or NULL for a group without one.
 const selectGroupNamesSQL = `WITH RECURSIVE names (name) AS (
 	SELECT min(group_name) FROM entries WHERE group_name >= ?1 AND group_name < coalesce(?2, x'')
 	UNION ALL
@@ -166,10 +166,12 @@ SELECT rowid, expires_at, group_name >= ?5 AND group_name < coalesce(?6, x'')
 FROM entries WHERE expires_at > ?1 AND expires_at <= ?3
 ORDER BY 2, 1 LIMIT ?4`
 
-// Checks again, because a rowid may be another entry's by now. The unary plus keeps the
-// planner from the index on expires_at.
-const deleteExpiredSQL = `DELETE FROM entries WHERE rowid BETWEEN ?1 AND ?2 AND +expires_at <= ?3
-AND (?4 IS NULL OR (group_name >= ?4 AND group_name < coalesce(?5, x'')))`
+// What was found of the rows from ?1 to ?2, the last found being (?3, ?4). Checks again,
+// because a rowid may be another entry's by now. The unary plus keeps the planner from the
+// index on expires_at.
+const deleteExpiredSQL = `DELETE FROM entries WHERE rowid BETWEEN ?1 AND ?2
+AND (+expires_at < ?3 OR (+expires_at = ?3 AND rowid <= ?4))
+AND (?5 IS NULL OR (group_name >= ?5 AND group_name < coalesce(?6, x'')))`
 
 // ---------------------------------------------------------------------------
 // Types.
@@ -238,7 +240,7 @@ func open(databasePath string) (*Store, error) {
 	}
 	store := &Store{connection: opened, closing: make(chan struct{})}
 	store.reads = lane{store: store, begin: "BEGIN"}
-	store.writes = lane{store: store, begin: "BEGIN IMMEDIATE", writes: true}
+	store.writes = lane{store: store, begin: "BEGIN IMMEDIATE", writes: true, batch: make(chan struct{}, 1)}
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
 		err = opened.use(func() error { return store.prepare() })
@@ -745,7 +747,7 @@ func (store *Store) isAlive(group string) (alive bool, err error) {
 // failed flush: then the value may be there or not, and the store accepts no further
 // write until it has been closed and opened again.
 func (store *Store) Set(group, key, value string) error {
-	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil)
+	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil, nil)
 }
 
 // SetWithTTL stores a value that expires ttl after the call began, to the millisecond
@@ -756,42 +758,46 @@ func (store *Store) Set(group, key, value string) error {
 //
 // Its errors are those of [Store.Set]. Expiry is wall-clock time.
 func (store *Store) SetWithTTL(group, key, value string, ttl time.Duration) error {
-	return store.set("SetWithTTL", Event{Type: EventSet, Group: group, Key: key, Value: value}, expiry(time.Now(), ttl))
+	return store.set("SetWithTTL", Event{Type: EventSet, Group: group, Key: key, Value: value}, expiry(time.Now(), ttl), nil)
 }
 
-func (store *Store) set(function string, event Event, expires any) error {
-	if err := store.setEntry(upsert, oneStatement, event, expires); err != nil {
+// set writes an entry for as long as expires says, nil for good, within quota if one is
+// given. Each try to make room is a transaction of its own, so that others get the
+// connection in between.
+func (store *Store) set(function string, event Event, expires any, quota *quota) error {
+	write := entryWrites.Get().(*entryWrite)
+	write.entry, write.expires = event, expires
+	write.set, write.size = upsert, oneStatement
+	if quota != nil {
+		write.set, write.size = quota.set, transaction
+	}
+	err := store.write(&write.call)
+	for err == nil && errors.Is(write.refusal, errFull) {
+		write.set, write.size = quota.makeRoomAndSet, batch
+		err = store.write(&write.call)
+	}
+	err = cmp.Or(err, write.refusal)
+	*write = entryWrite{call: call{run: write.run}}
+	entryWrites.Put(write)
+	if err != nil {
 		return failure(function, entryName(event.Group, event.Key), err)
 	}
 	return nil
 }
-
-// setter writes the entry of an event for as long as expires says, nil for good. A
-// refusal is an error too, but one that leaves the transaction sound.
-type setter = func(c *connection, event *Event, expires any) (refusal, err error)
 
 func upsert(c *connection, event *Event, expires any) (refusal, err error) {
 	_, err = c.exec(upsertEntrySQL, event.Group, event.Key, event.Value, expires)
 	return nil, err
 }
 
-func (store *Store) setEntry(set setter, size size, event Event, expires any) error {
-	write := entryWrites.Get().(*entryWrite)
-	write.set, write.size, write.entry, write.expires = set, size, event, expires
-	err := cmp.Or(store.write(&write.call), write.refusal)
-	*write = entryWrite{call: call{run: write.run}}
-	entryWrites.Put(write)
-	return err
-}
-
 // entryWrite is the call that writes an entry.
 type entryWrite struct {
 	call
-	set     setter
 	entry   Event
 	expires any
+	set     func(c *connection, event *Event, expires any) (refusal, err error)
 
-	refusal error
+	refusal error // unlike another error it leaves the transaction sound
 }
 
 // entryWrites keeps calls as entryReads does.
@@ -940,12 +946,14 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 				count, err = expired.remove(c, rows)
 				return err
 			}})
-			removed += count
+			if err == nil {
+				removed += count
+			}
 		}
 		expired.rows = expired.rows[:0]
 	}
-	if err == nil && removed > 0 {
-		err = store.writes.do(&call{flush: true, run: func(*connection) error { return nil }})
+	if removed > 0 {
+		err = cmp.Or(err, store.writes.do(&call{flush: true, run: func(*connection) error { return nil }}))
 	}
 	if err != nil {
 		return removed, failure("PurgeExpired", "remove expired entries", err)
@@ -953,19 +961,20 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 	return removed, nil
 }
 
-// expiredRows is a search for rows that have expired.
+// expiredRows is a search for rows that have expired, in the order of their expiries and,
+// among equal ones, of their numbers.
 type expiredRows struct {
 	within groupRange
 	now    int64
 
-	rows    []int64 // those found
-	more    bool    // there may be others, behind this expiry and row
+	rows    []int64 // those found, up to the following expiry and row
 	expires driver.Value
 	row     int64
+	more    bool // there may be others
 }
 
 func expiredSince(now time.Time, within groupRange) expiredRows {
-	return expiredRows{within: within, now: now.UnixMilli(), more: true, expires: int64(math.MinInt64)}
+	return expiredRows{within: within, now: now.UnixMilli(), expires: math.Inf(-1), row: math.MinInt64, more: true}
 }
 
 // find appends the rows of the range among the next purgeBatch that have expired.
@@ -1006,7 +1015,7 @@ func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, 
 			last++
 		}
 		var count int64
-		count, err = c.exec(deleteExpiredSQL, rows[0], rows[last], expired.expires, from, expired.within.to)
+		count, err = c.exec(deleteExpiredSQL, rows[0], rows[last], expired.expires, expired.row, from, expired.within.to)
 		removed += count
 		rows = rows[last+1:]
 	}
@@ -1023,7 +1032,7 @@ type call struct {
 	flush bool   // it ends when the log has been flushed
 	event *Event // what run has changed, or nil
 
-	began time.Time
+	began time.Time // by do, the first time
 	err   error
 	done  bool
 	wake  chan bool // true: lead the lane; false: done
@@ -1039,13 +1048,14 @@ const (
 )
 
 // A lane is the queue of the reads or that of the writes. The first call in it leads:
-// it waits for the connection, runs all calls that have come by then in one
-// transaction, gives the connection back, settles what the round still owes, and hands
-// the lead on. A lone call thus pays for nothing that it does not need.
+// it waits for the connection, runs all calls that have come by then in one transaction,
+// or a batch alone, gives the connection back, settles what the round still owes, and
+// hands the lead on. A lone call thus pays for nothing that it does not need.
 type lane struct {
 	store  *Store
 	begin  string
 	writes bool
+	batch  chan struct{} // held by a batch on its way through the lane, so that nobody waits for two
 
 	mutex sync.Mutex // protects the fields below
 	led   bool       // somebody leads
@@ -1059,7 +1069,13 @@ type lane struct {
 
 // do runs a call and returns its error once it is done.
 func (lane *lane) do(own *call) error {
-	own.began = time.Now()
+	if own.done = false; own.began.IsZero() {
+		own.began = time.Now()
+	}
+	if own.size == batch {
+		lane.batch <- struct{}{}
+		defer func() { <-lane.batch }()
+	}
 	lane.mutex.Lock()
 	if lane.store.closed() { // under the lock, so that drain misses nobody
 		lane.mutex.Unlock()

@@ -4795,6 +4795,39 @@ func TestStore_PurgeExpired_ReportsItsFailure(t *testing.T) {
 }
 
 // TestStore_PurgeExpired_CommitsInBatches refuses a row in the middle: what was committed before it stays removed.
+func TestStore_PurgeExpired_CountsWhatIsGoneWhenItFails(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	execSQL(t, database, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10)
+		INSERT INTO entries (rowid, group_name, entry_key, entry_value, expires_at) SELECT i * 1000, 'session', i, '', 1 FROM n;
+		CREATE TRIGGER keep BEFORE DELETE ON entries WHEN old.entry_key = '8' BEGIN SELECT RAISE(ABORT, 'kept'); END`)
+	removed, err := storeInstance.PurgeExpired()
+	wantErrorText(t, err, "store.PurgeExpired: ", "kept")
+	if left := int64(queryInt(t, database, `SELECT count(*) FROM entries`)); removed != 10-left {
+		t.Errorf("PurgeExpired says that it removed %d of 10 entries, %d are left", removed, left)
+	}
+	execSQL(t, database, `DROP TRIGGER keep`)
+	more, err := storeInstance.PurgeExpired()
+	check(t, err)
+	if removed+more != 10 {
+		t.Errorf("PurgeExpired removed %d and then %d of 10 entries", removed, more)
+	}
+}
+
+func TestStore_PurgeExpired_OddRowsOfOtherPrograms(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	execSQL(t, database, `INSERT INTO entries (rowid, group_name, entry_key, entry_value, expires_at) VALUES
+		(-9223372036854775808, 'session', '1', '', 1), (9223372036854775807, 'session', '2', '', 1.5), (0, 'session', '3', '', -9223372036854775808),
+		(-1, 'session', '4', '', -1e300), (1, 'session', '5', '', -1e999), (2, 'session', '6', '', 0), (3, 'session', 'alive', '', NULL)`)
+	removed, err := storeInstance.PurgeExpired()
+	check(t, err)
+	if removed != 6 {
+		t.Errorf("PurgeExpired removed %d entries of 6 that have expired", removed)
+	}
+	checkValue(t, storeInstance, "session", "alive", "")
+}
+
 func TestStore_PurgeExpired_CommitsInBatches(t *testing.T) {
 	const expired = 8000
 	storeInstance, databasePath := newFileStore(t)
