@@ -1069,7 +1069,8 @@ type lane struct {
 
 // do runs a call and returns its error once it is done.
 func (lane *lane) do(own *call) error {
-	if own.done = false; own.began.IsZero() {
+	own.done = false // it may have been here before
+	if own.began.IsZero() {
 		own.began = time.Now()
 	}
 	if own.size == batch {
