@@ -1596,18 +1596,22 @@ func (c *connection) createSchema() error {
 	return nil
 }
 
-// heal makes durable what a failed flush has left behind, and merges it. SQLite's own
-// descriptor of the log may still have the error to report: the first merge takes that.
+// heal makes durable what was committed without a flush, or what a failed one has left
+// behind, before SQLite merges it: of a log that is not on the disk as it is in the
+// kernel's cache, a merge that a power loss cuts off leaves a broken database. SQLite's
+// own descriptor of the log may have the error still to report: the first merge takes that.
 func (c *connection) heal(flusher *flusher) error {
-	if !flusher.failed.Load() {
+	if !flusher.failed.Load() && flusher.flush() == nil {
 		return nil
 	}
 	return c.use(func() error {
-		err := c.transaction("BEGIN IMMEDIATE", flusher.rewrite)
+		if err := c.transaction("BEGIN IMMEDIATE", flusher.rewrite); err != nil {
+			return err
+		}
 		for range 2 {
 			_, _ = c.exec("PRAGMA wal_checkpoint(PASSIVE)")
 		}
-		return err
+		return nil
 	})
 }
 

@@ -1421,6 +1421,22 @@ func TestStore_FailedFlushEndsWritingUntilReopened(t *testing.T) {
 	checkValue(t, reopened, "config", "colour", "blue")
 }
 
+// TestStore_Close_FlushesWhatWasCommittedWithoutAFlush closes a store whose last commit, a lazy delete, nothing has flushed.
+// That this flush fails can be seen where Close may not make up for it, while another program holds the write lock.
+func TestStore_Close_FlushesWhatWasCommittedWithoutAFlush(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	check(t, storeInstance.SetWithTTL("session", "token", "abc123", 0))
+	checkMissing(t, storeInstance, "session", "token")
+	database := openSQL(t, databasePath)
+	if left := queryInt(t, database, `SELECT count(*) FROM entries`); left != 0 {
+		t.Fatalf("the lazy delete left %d entries", left)
+	}
+	execSQL(t, database, `BEGIN IMMEDIATE`)
+	breakFlush(t, databasePath)
+	wantErrorText(t, storeInstance.Close(), "store.Close: ", "flush")
+	execSQL(t, database, `ROLLBACK`)
+}
+
 func TestStore_FailedFlushFailsEveryWriteThatSharedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		databasePath := filepath.Join(t.TempDir(), "store.db")
