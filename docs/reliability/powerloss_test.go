@@ -250,7 +250,8 @@ type recordReplay struct {
 	directory string // that the child used
 	calls     []*systemCall
 	history   *history
-	states    int // how many to examine, about
+	states    int  // how many to examine, about
+	cut       bool // the record goes on, beyond what can be asked of anybody
 }
 
 func (replay recordReplay) run(t *testing.T, random *rand.Rand) *disk {
@@ -268,11 +269,14 @@ func (replay recordReplay) run(t *testing.T, random *rand.Rand) *disk {
 		for range replay.ways(random, len(steps)) {
 			states++
 			if err := replay.examine(scratch, disk.crash(random), random); err != nil {
-				t.Fatalf("place %d of the record, %d acknowledged: %v", place, replay.history.acknowledged, err)
+				t.Fatalf("place %d of the record, %d acknowledged, flushes that failed at %v: %v",
+					place, replay.history.acknowledged, replay.failures(), err)
 			}
 		}
 	}
-	replay.compare(t, disk)
+	if !replay.cut {
+		replay.compare(t, disk)
+	}
 	t.Logf("record of %d steps: %d flushes, %d logs begun, %d acknowledged writes; %d power losses, 0 lost",
 		len(steps), disk.flushes, disk.logs, replay.history.acknowledged, states)
 	return disk
@@ -398,10 +402,37 @@ func TestPowerLoss_AfterAFailedFlush(t *testing.T) {
 	}
 }
 
+// failures are the places of the flushes that failed.
+func (replay recordReplay) failures() (places []int) {
+	for _, call := range replay.calls {
+		if call.name == "fsync" && call.err != "" {
+			places = append(places, call.start)
+		}
+	}
+	return places
+}
+
+// untilItFailsAgain cuts a record where a file's flush fails twice in a row: the tracer counts for each thread, so it
+// may fail the very flush by which Close makes up for another, and nobody can bring data to a disk that takes none.
+func untilItFailsAgain(calls []*systemCall) (kept []*systemCall, cut bool) {
+	failed := map[string]bool{}
+	for index, call := range calls {
+		if call.name != "fsync" {
+			continue
+		}
+		if call.err != "" && failed[call.path] {
+			return calls[:index], true
+		}
+		failed[call.path] = call.err != ""
+	}
+	return calls, false
+}
+
 func powerLoss(t *testing.T, workload workload, inject string, states int) *disk {
 	t.Helper()
 	replay := recordReplay{directory: filepath.Dir(workload.Path), history: newHistory(), states: states}
 	replay.history.begin(workload)
 	replay.calls = traceChild(t, inject, "workload", workload.argument())
+	replay.calls, replay.cut = untilItFailsAgain(replay.calls)
 	return replay.run(t, newRandom(workload.Seed, 1<<32))
 }
