@@ -1372,6 +1372,52 @@ func TestScopedStore_Set_MakesRoomInBoundedBatches(t *testing.T) {
 	}
 }
 
+// TestScopedStore_Set_NobodyWaitsForTwoBatches lets several writers make room at once. A write that comes during a batch is
+// committed behind it, alone, and before the next. Repeated, since who leads and the next batch come at the same time.
+func TestScopedStore_Set_NobodyWaitsForTwoBatches(t *testing.T) {
+	const writers = 8
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			storeInstance, hook := openWithCommitHook(t, ":memory:")
+			scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", writers, 0)
+			for writer := range writers {
+				check(t, scopedStore.SetWithTTL("session", strconv.Itoa(writer), "", 0))
+			}
+			watcher := storeInstance.Watch("*", "*")
+			var late sync.WaitGroup
+			commits := 0
+			hook.afterGather = func() int32 {
+				// The first commit is that of all who found the namespace full, then come a batch and a late writer, in
+				// whose commit the next batch is waiting already and another late writer comes.
+				commits++
+				synctest.Wait()
+				if commits == 2 || commits == 3 {
+					late.Go(func() { noError(t, storeInstance.Set("late", "colour", "blue")) })
+					synctest.Wait()
+				}
+				return 0
+			}
+			var calls []func() error
+			for writer := range writers {
+				calls = append(calls, func() error { return scopedStore.Set("config", strconv.Itoa(writer), "") })
+			}
+			check(t, errors.Join(hook.gather(storeInstance, calls...)...))
+			late.Wait()
+			storeInstance.Unwatch(watcher)
+			var groups []string
+			for event := range watcher.Events {
+				groups = append(groups, event.Group)
+			}
+			if len(groups) != 1+writers+2 || groups[2] != "late" || groups[4] != "late" {
+				t.Fatalf("the writes were committed in the order %q, want a late one behind each of the first two batches", groups)
+			}
+			if commits != 1+writers+2 {
+				t.Fatalf("%d commits, want one of the refused, one for each batch and each late writer", commits)
+			}
+		})
+	}
+}
+
 func TestScopedStore_Set_MakesRoomWhileOthersGetThrough(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	database := openSQL(t, databasePath)

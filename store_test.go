@@ -4810,7 +4810,6 @@ func TestStore_PurgeExpired_ReportsItsFailure(t *testing.T) {
 	}
 }
 
-// TestStore_PurgeExpired_CommitsInBatches refuses a row in the middle: what was committed before it stays removed.
 func TestStore_PurgeExpired_CountsWhatIsGoneWhenItFails(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	database := openSQL(t, databasePath)
@@ -4844,6 +4843,7 @@ func TestStore_PurgeExpired_OddRowsOfOtherPrograms(t *testing.T) {
 	checkValue(t, storeInstance, "session", "alive", "")
 }
 
+// TestStore_PurgeExpired_CommitsInBatches refuses a row in the middle: what was committed before it stays removed.
 func TestStore_PurgeExpired_CommitsInBatches(t *testing.T) {
 	const expired = 8000
 	storeInstance, databasePath := newFileStore(t)

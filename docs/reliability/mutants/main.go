@@ -54,6 +54,9 @@ var mutants = []mutant{
 	{"the purge runs once", "store.go", "_, _ = store.purge(groupRange{}) //", "_, _ = store.purge(groupRange{})\n\t\t\tticker.Stop() //", "TestStore_BackgroundPurge_.*"},
 	{"a purge looks at every entry", "store.go", "missing, err := c.checkSchema()\n\tif err != nil {\n\t\treturn err\n\t}\n\tdatabaseFile", "missing, err := c.checkSchema()\n\tif err != nil {\n\t\treturn err\n\t}\n\tdefer c.exec(\"DROP INDEX entries_expires_at\")\n\tdatabaseFile", "TestStore_PurgeExpired_CostFollowsWhatHasExpired"},
 	{"a batch takes along what ends at the same time", "store.go", "(+expires_at < ?3 OR (+expires_at = ?3 AND rowid <= ?4))", "(+expires_at <= ?3 OR ?4 IS NULL)", "TestScopedStore_Set_MakesRoomInBoundedBatches"},
+	{"a write takes a batch along", "store.go", "&& lane.calls[count].size != batch {", "{", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
+	{"a batch shares its transaction", "store.go", "for own.size != batch && count", "for count", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
+	{"batches wait in the lane one behind the other", "store.go", "lane.batch <- struct{}{}\n\t\tdefer func() { <-lane.batch }()", "_ = own", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
 	{"a purge counts what was rolled back", "store.go", "if err == nil {\n\t\t\t\tremoved += count", "if true {\n\t\t\t\tremoved += count", "TestStore_PurgeExpired_CountsWhatIsGoneWhenItFails"},
 	{"a stream skips the key behind a page", "store.go", `return name + "\x00" }`, `return name + "\x01" }`, "TestStore_Streams_.*"},
 	{"a prefix ends with its last byte of 255", "store.go", "for last >= 0 && prefix[last] == 0xff {", "for false {", "TestStore_Prefixes_MatchLiterally"},
@@ -83,6 +86,11 @@ func main() {
 	log.SetFlags(0)
 	only := flag.String("only", "", "the mutants in whose description this stands")
 	flag.Parse()
+	for _, mutant := range mutants { // all, so that none goes stale beside the one that is wanted
+		if _, err := mutant.source(); err != nil {
+			log.Fatalf("%s: %v", mutant.what, err)
+		}
+	}
 	directory, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
 		log.Fatal(err)
@@ -114,16 +122,11 @@ func (mutant mutant) run(copied string) (caught string, err error) {
 	if err := os.CopyFS(copied, os.DirFS(".")); err != nil {
 		return "", err
 	}
-	path := filepath.Join(copied, mutant.file)
-	source, err := os.ReadFile(path)
+	source, err := mutant.source()
 	if err != nil {
 		return "", err
 	}
-	if count := bytes.Count(source, []byte(mutant.before)); count != 1 {
-		return "", fmt.Errorf("%q stands %d times in %s", mutant.before, count, mutant.file)
-	}
-	source = bytes.Replace(source, []byte(mutant.before), []byte(mutant.now), 1)
-	if err := os.WriteFile(path, source, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(copied, mutant.file), source, 0o600); err != nil {
 		return "", err
 	}
 	packages := []string{"."}
@@ -149,4 +152,16 @@ func (mutant mutant) run(copied string) (caught string, err error) {
 		}
 	}
 	return "`" + strings.Split(mutant.test, "|")[0] + "`, which ends the process", nil
+}
+
+// source is the file as the mutant has it.
+func (mutant mutant) source() ([]byte, error) {
+	source, err := os.ReadFile(mutant.file)
+	if err != nil {
+		return nil, err
+	}
+	if count := bytes.Count(source, []byte(mutant.before)); count != 1 {
+		return nil, fmt.Errorf("%q stands %d times in %s", mutant.before, count, mutant.file)
+	}
+	return bytes.Replace(source, []byte(mutant.before), []byte(mutant.now), 1), nil
 }
