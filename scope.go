@@ -315,24 +315,30 @@ func (quota *quota) set(c *connection, event *Event, expires any) (refusal, err 
 // refusal stand.
 func (quota *quota) makeRoomAndSet(c *connection, event *Event, expires any) (refusal, err error) {
 	expired := expiredSince(time.Now(), groupRange{})
-	if err := expired.find(c); err != nil {
-		return nil, err
-	}
-	slices.Sort(expired.rows)
-	removed, err := expired.remove(c, expired.rows)
-	if err != nil {
-		return nil, err
-	}
-	limit, err := quota.exceeded(c, event, expired.now)
-	switch {
-	case err != nil:
-		return nil, err
-	case limit == "":
-		return upsert(c, event, expires)
-	case expired.more && removed > 0:
-		return errFull, nil
-	}
-	return fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit), nil
+	err = c.transaction("BEGIN IMMEDIATE", func() error {
+		if err := expired.find(c); err != nil {
+			return err
+		}
+		slices.Sort(expired.rows)
+		removed, err := expired.remove(c, expired.rows)
+		if err != nil {
+			return err
+		}
+		limit, err := quota.exceeded(c, event, expired.now)
+		if err != nil {
+			return err
+		}
+		switch {
+		case limit == "":
+			refusal, err = upsert(c, event, expires)
+		case expired.more && removed > 0:
+			refusal = errFull
+		default:
+			refusal = fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit)
+		}
+		return err
+	})
+	return refusal, err
 }
 
 // exceeded returns the limit that the entry of an event would exceed, by the counts, or

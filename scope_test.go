@@ -1372,8 +1372,9 @@ func TestScopedStore_Set_MakesRoomInBoundedBatches(t *testing.T) {
 	}
 }
 
-// TestScopedStore_Set_NobodyWaitsForTwoBatches lets several writers make room at once. A write that comes during a batch is
-// committed behind it, alone, and before the next. Repeated, since who leads and the next batch come at the same time.
+// TestScopedStore_Set_NobodyWaitsForTwoBatches lets several writers make room at once. Writes that come during a batch are
+// committed behind it, together, and have returned before the next is. Repeated, since who leads and the next batch come at
+// the same time.
 func TestScopedStore_Set_NobodyWaitsForTwoBatches(t *testing.T) {
 	const writers = 8
 	for range 50 {
@@ -1385,15 +1386,26 @@ func TestScopedStore_Set_NobodyWaitsForTwoBatches(t *testing.T) {
 			}
 			watcher := storeInstance.Watch("*", "*")
 			var late sync.WaitGroup
+			var returned atomic.Int32
 			commits := 0
 			hook.afterGather = func() int32 {
-				// The first commit is that of all who found the namespace full, then come a batch and a late writer, in
-				// whose commit the next batch is waiting already and another late writer comes.
+				// The first commit is that of all who found the namespace full, then come a batch and two late writers, in
+				// whose commit the next batch is waiting already and two other late writers come.
 				commits++
 				synctest.Wait()
-				if commits == 2 || commits == 3 {
-					late.Go(func() { noError(t, storeInstance.Set("late", "colour", "blue")) })
+				switch commits {
+				case 2, 3:
+					for writer := range 2 {
+						late.Go(func() {
+							noError(t, storeInstance.Set("late", strconv.Itoa(writer), "blue"))
+							returned.Add(1)
+						})
+					}
 					synctest.Wait()
+				case 4, 6: // the second batch, the third
+					if want := int32(commits - 2); returned.Load() != want {
+						t.Errorf("%d late writers have returned by commit %d, want %d", returned.Load(), commits, want)
+					}
 				}
 				return 0
 			}
@@ -1408,11 +1420,11 @@ func TestScopedStore_Set_NobodyWaitsForTwoBatches(t *testing.T) {
 			for event := range watcher.Events {
 				groups = append(groups, event.Group)
 			}
-			if len(groups) != 1+writers+2 || groups[2] != "late" || groups[4] != "late" {
-				t.Fatalf("the writes were committed in the order %q, want a late one behind each of the first two batches", groups)
+			if len(groups) != 1+writers+4 || groups[2] != "late" || groups[3] != "late" || groups[5] != "late" || groups[6] != "late" {
+				t.Fatalf("the writes were committed in the order %q, want two late ones behind each of the first two batches", groups)
 			}
 			if commits != 1+writers+2 {
-				t.Fatalf("%d commits, want one of the refused, one for each batch and each late writer", commits)
+				t.Fatalf("%d commits, want one of the refused, one for each batch and each pair of late writers", commits)
 			}
 		})
 	}

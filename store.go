@@ -51,6 +51,11 @@ const (
 	purgeWindow = 128 * 1024
 	purgeGap    = 8
 
+	// mergePages is how long a purge lets the log grow before it has it merged, in pages:
+	// SQLite would do so at 1,000 (wal_autocheckpoint), and a call that waited for a batch
+	// would wait for that too.
+	mergePages = 400
+
 	// pageRows and pageBytes bound what a stream holds in memory.
 	pageRows  = 256
 	pageBytes = 1 << 20
@@ -381,12 +386,14 @@ func (store *Store) prepare() error {
 // settingsSQL are the connection's settings behind busy_timeout and journal_mode.
 // NORMAL leaves the flush of a commit to the store's flusher; what SQLite flushes
 // itself, around a checkpoint, has to reach the disk on macOS too. No value is to be
-// found in a temporary file.
+// found in a temporary file. In a cache of 4 MB, not of 2, a batch of a purge finds the
+// pages of the index that the batch before it has changed.
 var settingsSQL = [...]string{
 	"PRAGMA synchronous = NORMAL",
 	"PRAGMA fullfsync = 1",
 	"PRAGMA checkpoint_fullfsync = 1",
 	"PRAGMA temp_store = MEMORY",
+	"PRAGMA cache_size = -4000",
 	"PRAGMA wal_autocheckpoint = 1000",
 	"PRAGMA journal_size_limit = 4194304",
 }
@@ -937,18 +944,28 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 			err = store.reads.do(&call{run: expired.find})
 		}
 		slices.Sort(expired.rows)
+		merge := len(expired.rows) > purgeBatch // what others have left in the log
 		for rows := range slices.Chunk(expired.rows, purgeBatch) {
+			if err == nil && merge {
+				err = store.writes.do(&call{size: batch, run: (*connection).merge})
+			}
 			if err != nil {
 				break
 			}
-			var count int64
-			err = store.writes.do(&call{size: batch, run: func(c *connection) (err error) {
-				count, err = expired.remove(c, rows)
+			err = store.writes.do(&call{size: batch, run: func(c *connection) error {
+				var count int64
+				err := c.transaction("BEGIN IMMEDIATE", func() (err error) {
+					count, err = expired.remove(c, rows)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				removed += count
+				logged, err := c.logged()
+				merge = logged > mergePages
 				return err
 			}})
-			if err == nil {
-				removed += count
-			}
 		}
 		expired.rows = expired.rows[:0]
 	}
@@ -1044,7 +1061,7 @@ type size int
 const (
 	oneStatement size = iota // none when it is alone
 	transaction              // one, which it may share
-	batch                    // one to itself: it takes as long as others may be made to wait
+	batch                    // its own: it takes as long as others may be made to wait, and so a round to itself
 )
 
 // A lane is the queue of the reads or that of the writes. The first call in it leads:
@@ -1211,7 +1228,7 @@ func (lane *lane) runCalls() {
 		}
 	}
 	for _, each := range lane.round {
-		if each.size != oneStatement {
+		if each.size == transaction {
 			each.err = c.transaction(lane.begin, func() error { return each.run(c) })
 		} else {
 			each.err = each.run(c)
@@ -1596,6 +1613,21 @@ func (c *connection) createSchema() error {
 	return nil
 }
 
+// logged is how many pages the log holds that have not been merged.
+func (c *connection) logged() (pages int64, err error) {
+	err = c.query("PRAGMA wal_checkpoint(NOOP)", func(row []driver.Value) bool {
+		pages = row[1].(int64) - row[2].(int64)
+		return false
+	})
+	return pages, err
+}
+
+// merge copies the log into the database, up to what another process still reads.
+func (c *connection) merge() error {
+	_, err := c.exec("PRAGMA wal_checkpoint(PASSIVE)")
+	return err
+}
+
 // heal makes durable what was committed without a flush, or what a failed one has left
 // behind, before SQLite merges it: of a log that is not on the disk as it is in the
 // kernel's cache, a merge that a power loss cuts off leaves a broken database. SQLite's
@@ -1609,7 +1641,7 @@ func (c *connection) heal(flusher *flusher) error {
 			return err
 		}
 		for range 2 {
-			_, _ = c.exec("PRAGMA wal_checkpoint(PASSIVE)")
+			_ = c.merge()
 		}
 		return nil
 	})

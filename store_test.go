@@ -4887,6 +4887,25 @@ func TestStore_PurgeExpired_LetsOthersIn(t *testing.T) {
 	}
 }
 
+// TestStore_PurgeExpired_MergesTheLogAlone wants a log that no batch makes so long that SQLite merges it with the batch:
+// who waits for the one would wait for the other too.
+func TestStore_PurgeExpired_MergesTheLogAlone(t *testing.T) {
+	const expired, merged = 20_000, 1000 * (4096 + 24) // SQLite merges at 1,000 pages and their headers
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	execSQL(t, database, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+		INSERT INTO entries SELECT 'session', i, hex(randomblob(100)), 1 FROM n`, expired)
+	check(t, errors.Join(database.Close(), storeInstance.Close())) // which ends the log
+	storeInstance = openStore(t, databasePath)
+	check(t, storeInstance.Set("config", "large", strings.Repeat("x", 3_900_000))) // a batch more would be enough
+	checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), expired)
+	information, err := os.Stat(databasePath + "-wal")
+	check(t, err)
+	if information.Size() > merged {
+		t.Errorf("the log has grown to %d bytes beside the purge, and was merged with a batch", information.Size())
+	}
+}
+
 func TestStore_PurgeExpired_CostFollowsWhatHasExpired(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	database := openSQL(t, databasePath)
