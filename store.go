@@ -1081,7 +1081,7 @@ type lane struct {
 
 	// Only the leader uses these.
 	round, served []*call
-	shared        bool // the last round had several calls
+	followers     int // how many calls the last round had beside the leader's
 }
 
 // do runs a call and returns its error once it is done.
@@ -1142,10 +1142,7 @@ func (lane *lane) lead(own *call) {
 }
 
 func (lane *lane) runRound(own *call) {
-	if lane.shared {
-		// Lets those who were just served come again, so that they share this round.
-		runtime.Gosched()
-	}
+	lane.gather()
 	err := lane.store.connection.use(func() error {
 		lane.take(own)
 		lane.runCalls()
@@ -1187,6 +1184,25 @@ func (lane *lane) runRound(own *call) {
 	clear(lane.served)
 }
 
+// gather lets those whom the last round served come again, so that they share this one:
+// it yields until as many wait as then, or have had their chance.
+func (lane *lane) gather() {
+	if lane.followers == 0 {
+		return // for a lone call the clock would be a part of its cost
+	}
+	const patience = 100 * time.Microsecond // less than a flush
+	began := time.Now()
+	for range 2 * lane.followers {
+		runtime.Gosched()
+		lane.mutex.Lock()
+		waiting := len(lane.calls)
+		lane.mutex.Unlock()
+		if waiting >= lane.followers || time.Since(began) > patience {
+			return
+		}
+	}
+}
+
 // take makes a round of the leader's own call and of those that wait.
 func (lane *lane) take(own *call) {
 	lane.mutex.Lock()
@@ -1197,7 +1213,7 @@ func (lane *lane) take(own *call) {
 	}
 	lane.round = append(append(lane.round[:0], own), lane.calls[:count]...)
 	lane.calls = slices.Delete(lane.calls, 0, count)
-	lane.shared = count > 0
+	lane.followers = count
 }
 
 // runCalls runs the calls of the round together or, if that fails, each alone: a full
@@ -1213,7 +1229,7 @@ func (lane *lane) runCalls() {
 		lane.fail(lane.store.flushing.failure)
 		return
 	}
-	if lane.shared {
+	if lane.followers > 0 {
 		err := c.transaction(lane.begin, func() error {
 			for _, each := range lane.round {
 				if err := each.run(c); err != nil {
