@@ -348,7 +348,11 @@ func (store *Store) prepare() error {
 	if err != nil {
 		return err
 	}
-	databaseFile, err := c.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
+	var databaseFile string
+	err = c.query("PRAGMA database_list", func(row []driver.Value) bool {
+		databaseFile = text(row[2]) // of main, which comes first
+		return false
+	})
 	if err != nil {
 		return err
 	}

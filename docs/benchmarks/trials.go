@@ -102,14 +102,14 @@ func (run *run) overwriting(database database, shares []*share, record func(perC
 	}
 }
 
-func durableTrial(name, figureName string, goroutines int) trial {
+func durableTrial(name, figureName string, goroutines, groups int) trial {
 	return trial{
 		name:    name,
 		figures: []figure{{figureName, perSecond}},
 		appends: true,
 		start: func(run *run) (func() error, error) {
 			goroutines := run.size(goroutines, min(goroutines, 16))
-			data := dataset{groups: 100, keys: run.size(100, 1), size: 100}
+			data := dataset{groups: run.size(groups, 100), keys: run.size(100, 1), size: 100}
 			database, err := run.keep(false, goroutines, data)
 			if err != nil {
 				return nil, err
