@@ -51,9 +51,9 @@ const (
 	purgeWindow = 128 * 1024
 	purgeGap    = 8
 
-	// mergePages is how long a purge lets the log grow before it has it merged, in pages:
-	// SQLite would do so at 1,000 (wal_autocheckpoint), and a call that waited for a batch
-	// would wait for that too.
+	// mergePages is how long the log may be, in pages, when a batch of a purge begins. SQLite
+	// merges it with the commit that makes it 1,000 (wal_autocheckpoint), and who waited for
+	// the batch would wait two or three times as long.
 	mergePages = 400
 
 	// pageRows and pageBytes bound what a stream holds in memory.
@@ -943,15 +943,15 @@ func (store *Store) purgeRegularly() {
 // purge removes what has expired by now in the groups within.
 func (store *Store) purge(within groupRange) (removed int64, err error) {
 	expired := expiredSince(time.Now(), within)
+	merge := true // what others have left in the log may be long
 	for err == nil && expired.more {
 		for err == nil && expired.more && len(expired.rows) < purgeWindow {
 			err = store.reads.do(&call{run: expired.find})
 		}
 		slices.Sort(expired.rows)
-		merge := len(expired.rows) > purgeBatch // what others have left in the log
 		for rows := range slices.Chunk(expired.rows, purgeBatch) {
 			if err == nil && merge {
-				err = store.writes.do(&call{size: batch, run: (*connection).merge})
+				err = store.merge()
 			}
 			if err != nil {
 				break
@@ -962,24 +962,44 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 					count, err = expired.remove(c, rows)
 					return err
 				})
-				if err != nil {
-					return err
+				if err == nil {
+					removed += count
+					merge = c.logged() > mergePages
 				}
-				removed += count
-				logged, err := c.logged()
-				merge = logged > mergePages
 				return err
 			}})
 		}
 		expired.rows = expired.rows[:0]
 	}
 	if removed > 0 {
-		err = cmp.Or(err, store.writes.do(&call{flush: true, run: func(*connection) error { return nil }}))
+		err = cmp.Or(err, store.flush())
 	}
 	if err != nil {
 		return removed, failure("PurgeExpired", "remove expired entries", err)
 	}
 	return removed, nil
+}
+
+// merge has the log merged if it is long, in a round of its own, so that nobody waits for
+// that and for a batch. It fails only if a flush does: a log that stays, on a full disk for
+// one, is no reason to keep what has expired.
+func (store *Store) merge() error {
+	var failed error
+	err := store.writes.do(&call{size: batch, run: func(c *connection) error {
+		if c.logged() > mergePages {
+			failed = c.merge()
+		}
+		return nil
+	}})
+	if err == nil && failed != nil {
+		err = store.flush()
+	}
+	return err
+}
+
+// flush makes durable what has been committed without a flush.
+func (store *Store) flush() error {
+	return store.writes.do(&call{flush: true, run: func(*connection) error { return nil }})
 }
 
 // expiredRows is a search for rows that have expired, in the order of their expiries and,
@@ -1059,13 +1079,13 @@ type call struct {
 	wake  chan bool // true: lead the lane; false: done
 }
 
-// size says what transaction a call needs.
+// size says what transaction a call needs, and with whom it shares a round.
 type size int
 
 const (
-	oneStatement size = iota // none when it is alone
-	transaction              // one, which it may share
-	batch                    // its own: it takes as long as others may be made to wait, and so a round to itself
+	oneStatement size = iota // none when it is alone in its round
+	transaction              // one, which the round may share
+	batch                    // what its run begins: it takes as long as others may be made to wait, and is alone
 )
 
 // A lane is the queue of the reads or that of the writes. The first call in it leads:
@@ -1146,7 +1166,9 @@ func (lane *lane) lead(own *call) {
 }
 
 func (lane *lane) runRound(own *call) {
-	lane.gather()
+	if own.size != batch {
+		lane.gather()
+	}
 	err := lane.store.connection.use(func() error {
 		lane.take(own)
 		lane.runCalls()
@@ -1188,13 +1210,15 @@ func (lane *lane) runRound(own *call) {
 	clear(lane.served)
 }
 
-// gather lets those whom the last round served come again, so that they share this one:
-// it yields until as many wait as then, or have had their chance.
+// gather lets those whom the last round served come again, so that they share this one: it
+// yields until as many wait as then, twice as often as they are, or as long as a quick flush
+// takes. Where the clock stands still, as in a bubble of testing/synctest, and where nothing
+// is flushed, the number of yields ends it.
 func (lane *lane) gather() {
 	if lane.followers == 0 {
 		return // for a lone call the clock would be a part of its cost
 	}
-	const patience = 100 * time.Microsecond // less than a flush
+	const patience = 100 * time.Microsecond
 	began := time.Now()
 	for range 2 * lane.followers {
 		runtime.Gosched()
@@ -1633,16 +1657,18 @@ func (c *connection) createSchema() error {
 	return nil
 }
 
-// logged is how many pages the log holds that have not been merged.
-func (c *connection) logged() (pages int64, err error) {
-	err = c.query("PRAGMA wal_checkpoint(NOOP)", func(row []driver.Value) bool {
+// logged is how many pages of the log have not been merged, or 0 where SQLite does not say:
+// within a transaction, which with a shared cache may be another connection's.
+func (c *connection) logged() (pages int64) {
+	_ = c.query("PRAGMA wal_checkpoint(NOOP)", func(row []driver.Value) bool {
 		pages = row[1].(int64) - row[2].(int64)
 		return false
 	})
-	return pages, err
+	return pages
 }
 
-// merge copies the log into the database, up to what another process still reads.
+// merge copies the log into the database, up to what another process still reads, and
+// nothing while another one does so.
 func (c *connection) merge() error {
 	_, err := c.exec("PRAGMA wal_checkpoint(PASSIVE)")
 	return err

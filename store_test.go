@@ -2445,7 +2445,10 @@ func TestStore_WhatReadsBeforeItWritesHoldsTheLock(t *testing.T) {
 func openRefusing(databasePath string, steps *atomic.Int64) (*store.Store, error) {
 	return openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
 		return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
-			func(sqlite.AuthorizerActionCode, string, string, string, string) sqlite.AuthorizerReturnCode {
+			func(_ sqlite.AuthorizerActionCode, pragma, _, _, _ string) sqlite.AuthorizerReturnCode {
+				if pragma == "wal_checkpoint" { // a purge goes on without
+					return sqlite.AuthorizerOK
+				}
 				if steps.Add(-1) == 0 {
 					return sqlite.AuthorizerDeny
 				}
@@ -4887,16 +4890,24 @@ func TestStore_PurgeExpired_LetsOthersIn(t *testing.T) {
 	}
 }
 
-// TestStore_PurgeExpired_MergesTheLogAlone wants a log that no batch makes so long that SQLite merges it with the batch:
-// who waits for the one would wait for the other too.
-func TestStore_PurgeExpired_MergesTheLogAlone(t *testing.T) {
-	const expired, merged = 20_000, 1000 * (4096 + 24) // SQLite merges at 1,000 pages and their headers
+// fillWithExpired makes a store's file in which entries that have expired lie between others, so that a purge's batch changes
+// as many pages as fill half a log.
+func fillWithExpired(t *testing.T, expired int) (databasePath string) {
+	t.Helper()
 	storeInstance, databasePath := newFileStore(t)
 	database := openSQL(t, databasePath)
-	execSQL(t, database, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-		INSERT INTO entries SELECT 'session', i, hex(randomblob(100)), 1 FROM n`, expired)
+	execSQL(t, database, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2 * ?1)
+		INSERT INTO entries SELECT 'session', i, hex(randomblob(150)), iif(i % 2, 1, NULL) FROM n`, expired)
 	check(t, errors.Join(database.Close(), storeInstance.Close())) // which ends the log
-	storeInstance = openStore(t, databasePath)
+	return databasePath
+}
+
+// TestStore_PurgeExpired_LetsNoBatchMergeTheLog wants a log that no batch makes so long that SQLite merges it with the batch:
+// who waits for the one would wait for the other too.
+func TestStore_PurgeExpired_LetsNoBatchMergeTheLog(t *testing.T) {
+	const expired, merged = 7_500, 1000 * (4096 + 24) // SQLite merges at 1,000 pages and their headers
+	databasePath := fillWithExpired(t, expired)
+	storeInstance := openStore(t, databasePath)
 	check(t, storeInstance.Set("config", "large", strings.Repeat("x", 3_900_000))) // a batch more would be enough
 	checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), expired)
 	information, err := os.Stat(databasePath + "-wal")
@@ -4904,6 +4915,69 @@ func TestStore_PurgeExpired_MergesTheLogAlone(t *testing.T) {
 	if information.Size() > merged {
 		t.Errorf("the log has grown to %d bytes beside the purge, and was merged with a batch", information.Size())
 	}
+}
+
+// TestStore_PurgeExpired_MergesTheLogInItsOwnRound has a write come while what comes behind a batch is waiting already: that is
+// the merge of the log and not the next batch, which is committed behind the write.
+func TestStore_PurgeExpired_MergesTheLogInItsOwnRound(t *testing.T) {
+	databasePath := fillWithExpired(t, 5_000)
+	synctest.Test(t, func(t *testing.T) {
+		storeInstance, hook := openWithCommitHook(t, databasePath)
+		var commits, returned atomic.Int32
+		var late sync.WaitGroup
+		hook.set(func() int32 {
+			synctest.Wait()
+			switch commit := commits.Add(1); commit {
+			case 1, 2: // the first batch, and the write that came during it
+				late.Go(func() {
+					noError(t, storeInstance.Set("late", "colour", strconv.Itoa(int(commit))))
+					returned.Add(1)
+				})
+				synctest.Wait()
+			case 4: // the second batch
+				if returned.Load() != 2 {
+					t.Errorf("%d writes have returned by the second batch, want the 2 that came before it", returned.Load())
+				}
+			}
+			return 0
+		})
+		checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), 5_000)
+		late.Wait()
+		hook.set(nil)
+		checkEqual(t, "commits", int(commits.Load()), 4)
+		check(t, storeInstance.Close())
+	})
+}
+
+// TestStore_PurgeExpired_WithoutMerging wants what has expired removed where SQLite cannot merge the log.
+func TestStore_PurgeExpired_WithoutMerging(t *testing.T) {
+	const expired = 7_500
+	t.Run("refused", func(t *testing.T) {
+		storeInstance, err := openHooked(fillWithExpired(t, expired), func(connection sqlite.ExecQuerierContext) error {
+			return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+				func(action sqlite.AuthorizerActionCode, pragma, argument, _, _ string) sqlite.AuthorizerReturnCode {
+					if action == sqlite.AuthPragma && pragma == "wal_checkpoint" && argument == "PASSIVE" {
+						return sqlite.AuthorizerDeny
+					}
+					return sqlite.AuthorizerOK
+				})
+		})
+		check(t, err)
+		checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), expired)
+		check(t, storeInstance.Close())
+	})
+	t.Run("a transaction in the same cache", func(t *testing.T) {
+		uri := fileURI(fillWithExpired(t, expired), "cache=shared")
+		storeInstance := openStore(t, uri)
+		database, err := sql.Open("sqlite", uri)
+		check(t, err)
+		defer database.Close()
+		database.SetMaxOpenConns(1)
+		execSQL(t, database, "CREATE TABLE other (number INTEGER); BEGIN; SELECT count(*) FROM other")
+		checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), expired)
+		execSQL(t, database, "COMMIT")
+		check(t, storeInstance.Close())
+	})
 }
 
 func TestStore_PurgeExpired_CostFollowsWhatHasExpired(t *testing.T) {
