@@ -390,14 +390,14 @@ func (store *Store) prepare() error {
 // settingsSQL are the connection's settings behind busy_timeout and journal_mode.
 // NORMAL leaves the flush of a commit to the store's flusher; what SQLite flushes
 // itself, around a checkpoint, has to reach the disk on macOS too. No value is to be
-// found in a temporary file. In a cache of 4 MB, not of 2, a batch of a purge finds the
-// pages of the index that the batch before it has changed.
+// found in a temporary file. What a batch of a purge changes, more than the 2 MB that
+// SQLite caches, goes to the log once and not again and again.
 var settingsSQL = [...]string{
 	"PRAGMA synchronous = NORMAL",
 	"PRAGMA fullfsync = 1",
 	"PRAGMA checkpoint_fullfsync = 1",
 	"PRAGMA temp_store = MEMORY",
-	"PRAGMA cache_size = -4000",
+	"PRAGMA cache_spill = 1000",
 	"PRAGMA wal_autocheckpoint = 1000",
 	"PRAGMA journal_size_limit = 4194304",
 }
@@ -1166,7 +1166,7 @@ func (lane *lane) lead(own *call) {
 }
 
 func (lane *lane) runRound(own *call) {
-	if own.size != batch {
+	if lane.followers > 0 && own.size != batch {
 		lane.gather()
 	}
 	err := lane.store.connection.use(func() error {
@@ -1215,9 +1215,6 @@ func (lane *lane) runRound(own *call) {
 // takes. Where the clock stands still, as in a bubble of testing/synctest, and where nothing
 // is flushed, the number of yields ends it.
 func (lane *lane) gather() {
-	if lane.followers == 0 {
-		return // for a lone call the clock would be a part of its cost
-	}
 	const patience = 100 * time.Microsecond
 	began := time.Now()
 	for range 2 * lane.followers {

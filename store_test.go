@@ -518,6 +518,7 @@ func TestNew_OwnSettingsWinOverTheURI(t *testing.T) {
 				"fullfsync":            {"1"},
 				"checkpoint_fullfsync": {"1"},
 				"journal_size_limit":   {"4194304"},
+				"cache_spill":          {"1000"},
 				"busy_timeout":         {"0"}, // the store waits itself, off the connection
 			} {
 				if got := queryPragma(t, connection, pragma); !slices.Contains(accepted, got) {
