@@ -158,9 +158,9 @@ const deleteGroupSQL = `DELETE FROM entries WHERE group_name = ?`
 
 // What has expired by ?3, from behind the row (?1, ?2) on, in the order of the index. Two
 // halves, since a row value would not seek among equal expiries.
-const selectExpiredSQL = `SELECT rowid, expires_at, 1 FROM entries WHERE expires_at = ?1 AND rowid > ?2
+const selectExpiredSQL = `SELECT rowid, expires_at FROM entries WHERE expires_at = ?1 AND rowid > ?2
 UNION ALL
-SELECT rowid, expires_at, 1 FROM entries WHERE expires_at > ?1 AND expires_at <= ?3
+SELECT rowid, expires_at FROM entries WHERE expires_at > ?1 AND expires_at <= ?3
 ORDER BY 2, 1 LIMIT ?4`
 
 // The same, telling which rows are in a range of groups.
@@ -1024,7 +1024,7 @@ func (expired *expiredRows) find(c *connection) error {
 	visit := func(columns []driver.Value) bool {
 		visited++
 		row, expires = columns[0].(int64), columns[1]
-		if columns[2] == int64(1) {
+		if len(columns) == 2 || columns[2] == int64(1) {
 			expired.rows = append(expired.rows, row)
 		}
 		return true
