@@ -1654,9 +1654,10 @@ func (c *connection) createSchema() error {
 	return nil
 }
 
-// logged is how many pages of the log have not been merged, or 0 where SQLite does not say:
+// logged is how many pages of the log have not been merged, or -1 where SQLite does not say:
 // within a transaction, which with a shared cache may be another connection's.
-func (c *connection) logged() (pages int64) {
+func (c *connection) logged() int64 {
+	pages := int64(-1)
 	_ = c.query("PRAGMA wal_checkpoint(NOOP)", func(row []driver.Value) bool {
 		pages = row[1].(int64) - row[2].(int64)
 		return false
@@ -1675,11 +1676,12 @@ func (c *connection) merge() error {
 // behind, before SQLite merges it: of a log that is not on the disk as it is in the
 // kernel's cache, a merge that a power loss cuts off leaves a broken database. SQLite's
 // own descriptor of the log may have the error still to report: the first merge takes that.
+// With nothing in the log that has not been merged, a Close waits for no disk.
 func (c *connection) heal(flusher *flusher) error {
-	if !flusher.failed.Load() && flusher.flush() == nil {
-		return nil
-	}
 	return c.use(func() error {
+		if !flusher.failed.Load() && (c.logged() == 0 || flusher.flush() == nil) {
+			return nil
+		}
 		if err := c.transaction("BEGIN IMMEDIATE", flusher.rewrite); err != nil {
 			return err
 		}

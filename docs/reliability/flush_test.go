@@ -102,6 +102,26 @@ func init() {
 	}
 }
 
+func init() {
+	roles["look"] = func() {
+		storeInstance, err := store.New(os.Args[1])
+		if err != nil {
+			fatalf("New: %v", err)
+		}
+		if value, err := storeInstance.Get("group", "key"); err != nil || value != "value" {
+			fatalf("Get = %q, %v", value, err)
+		}
+		if os.Args[2] == "expired" {
+			if _, err := storeInstance.Get("group", "expired"); !errors.Is(err, store.NotFoundError) {
+				fatalf("Get of what has expired: %v", err)
+			}
+		}
+		if err := storeInstance.Close(); err != nil {
+			fatalf("Close: %v", err)
+		}
+	}
+}
+
 func flushOne(storeInstance *store.Store, number, kind int) {
 	name := writeName(number, kind)
 	tenant := fmt.Sprintf("tenant%d", number)
@@ -272,4 +292,29 @@ func (trace *flushTrace) page(begin, known *systemCall, name string, alone bool)
 		}
 	}
 	return found
+}
+
+// TestFlush_CloseFlushesWhatHasNotBeen counts the flushes of a store that only reads, and of one whose read removes
+// what has expired, which waits for no flush: Close makes up for it.
+func TestFlush_CloseFlushesWhatHasNotBeen(t *testing.T) {
+	t.Parallel()
+	for what, want := range map[string]bool{"nothing": false, "expired": true} {
+		t.Run(what, func(t *testing.T) {
+			databasePath := filepath.Join(t.TempDir(), databaseName)
+			storeInstance := openStore(t, databasePath)
+			if err := errors.Join(storeInstance.Set("group", "key", "value"), storeInstance.SetWithTTL("group", "expired", "value", 0),
+				storeInstance.Close()); err != nil {
+				t.Fatal(err)
+			}
+			flushes := 0
+			for _, call := range traceChild(t, "", "look", databasePath, what) {
+				if call.isFlush() {
+					flushes++
+				}
+			}
+			if flushes > 0 != want {
+				t.Errorf("a store that has written %s: %d flushes", what, flushes)
+			}
+		})
+	}
 }
