@@ -90,6 +90,12 @@ const quotaObjects = 5
 
 const selectCountsSQL = `SELECT +keys AS k, +groups AS g FROM entries_counts WHERE name = ?`
 
+// Whether one of a group's first keys is alive. There may be any number behind expired ones:
+// those have to be removed first.
+const existsGroupSoonSQL = `SELECT 1 FROM (
+	SELECT expires_at AS e FROM entries WHERE group_name = ? AND entry_key < x'' LIMIT 100
+) WHERE e IS NULL OR e > ? LIMIT 1`
+
 const existsEntrySQL = `SELECT 1 FROM entries
 WHERE group_name = ? AND entry_key = ? AND (expires_at IS NULL OR expires_at > ?)`
 
@@ -314,13 +320,14 @@ func (quota *quota) set(c *connection, event *Event, expires any) (refusal, err 
 // since nobody can see it, and tries again. Only when nothing expired is left does a
 // refusal stand.
 func (quota *quota) makeRoomAndSet(c *connection, event *Event, expires any) (refusal, err error) {
-	expired := expiredSince(time.Now(), groupRange{})
 	err = c.transaction("BEGIN IMMEDIATE", func() error {
+		// Now that nobody else writes: what another one wrote just before may have expired since.
+		expired := expiredSince(time.Now(), groupRange{})
 		if err := expired.find(c); err != nil {
 			return err
 		}
 		slices.Sort(expired.rows)
-		removed, err := expired.remove(c, expired.rows)
+		removed, rest, err := expired.remove(c, expired.rows)
 		if err != nil {
 			return err
 		}
@@ -331,7 +338,7 @@ func (quota *quota) makeRoomAndSet(c *connection, event *Event, expires any) (re
 		switch {
 		case limit == "":
 			refusal, err = upsert(c, event, expires)
-		case expired.more && removed > 0:
+		case (expired.more || len(rest) > 0) && removed > 0:
 			refusal = errFull
 		default:
 			refusal = fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit)
@@ -359,7 +366,9 @@ func (quota *quota) exceeded(c *connection, event *Event, now int64) (limit stri
 		present, err = c.exists(existsEntrySQL, event.Group, event.Key, now)
 	case limits.MaxGroups > 0 && groups >= int64(limits.MaxGroups):
 		limit = fmt.Sprintf("MaxGroups of %d", limits.MaxGroups)
-		present, err = c.exists(existsGroupSQL, event.Group, now)
+		if present, err = c.exists(existsEntrySQL, event.Group, event.Key, now); err == nil && !present {
+			present, err = c.exists(existsGroupSoonSQL, event.Group, now)
+		}
 	}
 	if present {
 		limit = ""

@@ -1333,28 +1333,64 @@ func median(durations []time.Duration) time.Duration {
 	return durations[len(durations)/2]
 }
 
+// TestScopedStore_Set_CheckCostsTheSameWithManyKeys has the limit on keys look at living ones, and that on groups at a living
+// key behind expired ones.
 func TestScopedStore_Set_CheckCostsTheSameWithManyKeys(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		expires any
+		quota   func(size int) store.QuotaConfig
+		set     func(t *testing.T, scopedStore *store.ScopedStore) error
+	}{
+		{"MaxKeys", nil, func(size int) store.QuotaConfig { return store.QuotaConfig{MaxKeys: 1 + size} },
+			func(t *testing.T, scopedStore *store.ScopedStore) error {
+				wantRefused(t, scopedStore.Set("group 0", "new", ""), "key")
+				return nil
+			}},
+		{"MaxGroups", 1, func(int) store.QuotaConfig { return store.QuotaConfig{MaxGroups: 1} },
+			func(t *testing.T, scopedStore *store.ScopedStore) error {
+				return scopedStore.Set("group 0", "~alive", "")
+			}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			storeInstance, databasePath := newFileStore(t)
+			database := openSQL(t, databasePath)
+			sizes := []int{100, 20_000}
+			scopes := make([]*store.ScopedStore, len(sizes))
+			times := make([][]time.Duration, len(sizes))
+			for index, size := range sizes {
+				group := fmt.Sprintf("tenant-%d:group 0", size)
+				insertRows(t, database, group, "%d", size, test.expires)
+				check(t, storeInstance.Set(group, "~alive", ""))
+				var err error
+				scopes[index], err = store.NewScopedWithQuota(storeInstance, fmt.Sprint("tenant-", size), test.quota(size))
+				check(t, err)
+			}
+			for range 25 {
+				for index, scopedStore := range scopes {
+					start := time.Now()
+					err := test.set(t, scopedStore)
+					times[index] = append(times[index], time.Since(start))
+					check(t, err)
+				}
+			}
+			if few, many := median(times[0]), median(times[1]); many > 5*few {
+				t.Errorf("the check takes %v with %d keys and %v with %d", few, sizes[0], many, sizes[1])
+			}
+		})
+	}
+}
+
+// TestScopedStore_Set_FindsTheLivingKeyBehindExpiredOnes has a full namespace take a new key of a group that it holds, though
+// that group's only living key comes last.
+func TestScopedStore_Set_FindsTheLivingKeyBehindExpiredOnes(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
-	database := openSQL(t, databasePath)
-	sizes := []int{100, 20_000}
-	scopes := make([]*store.ScopedStore, len(sizes))
-	times := make([][]time.Duration, len(sizes))
-	for _, size := range sizes {
-		insertRows(t, database, fmt.Sprintf("tenant-%d:group 0", size), "%d", size, nil)
-	}
-	for index, size := range sizes {
-		scopes[index] = newScopeWithQuota(t, storeInstance, fmt.Sprint("tenant-", size), size, 0)
-	}
-	for range 25 {
-		for index, scopedStore := range scopes {
-			start := time.Now()
-			err := scopedStore.Set("group 0", "new", "")
-			times[index] = append(times[index], time.Since(start))
-			wantRefused(t, err, "key")
-		}
-	}
-	if few, many := median(times[0]), median(times[1]); many > 5*few {
-		t.Errorf("the check takes %v with %d keys and %v with %d", few, sizes[0], many, sizes[1])
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 0, 1)
+	for _, expired := range []int{99, 100, 101, 6_000} {
+		insertRows(t, openSQL(t, databasePath), "tenant-a:session", fmt.Sprint(expired, " %d"), expired, 1)
+		check(t, scopedStore.Set("session", "~alive", ""))
+		check(t, scopedStore.Set("session", fmt.Sprint("~", expired), ""))
+		wantRefused(t, scopedStore.Set("config", "colour", "blue"), "group")
 	}
 }
 
@@ -1426,6 +1462,74 @@ func TestScopedStore_Set_NobodyWaitsForTwoBatches(t *testing.T) {
 			if commits != 1+writers+2 {
 				t.Fatalf("%d commits, want one of the refused, one for each batch and each pair of late writers", commits)
 			}
+		})
+	}
+}
+
+// TestScopedStore_Set_NeverRefusedForWhatOthersLetExpire has several stores write into a namespace nothing that lives. Each
+// looks at the clock while others write.
+func TestScopedStore_Set_NeverRefusedForWhatOthersLetExpire(t *testing.T) {
+	const stores, writes = 6, 500
+	databasePath := filepath.Join(t.TempDir(), "application.db")
+	var writing sync.WaitGroup
+	for number := range stores {
+		scopedStore := newScopeWithQuota(t, openStore(t, databasePath), "tenant-a", 1, 0)
+		writing.Go(func() {
+			for write := range writes {
+				noError(t, scopedStore.SetWithTTL("session", fmt.Sprint(number, " ", write), "", 0))
+			}
+		})
+	}
+	writing.Wait()
+}
+
+// TestScopedStore_Set_WaitsForAnotherProcessAfterManyBatches has another connection lock the file for a moment between two of
+// the batches of a Set that has taken longer than it may wait.
+func TestScopedStore_Set_WaitsForAnotherProcessAfterManyBatches(t *testing.T) {
+	for range 5 {
+		databasePath := fillWithExpired(t, 10_000)
+		synctest.Test(t, func(t *testing.T) {
+			storeInstance, hook := openWithCommitHook(t, databasePath)
+			scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+			check(t, scopedStore.SetWithTTL("session", "token", "", time.Second))
+			time.Sleep(time.Second) // so that it is the last to expire
+			database, err := sql.Open("sqlite", fileURI(databasePath, "_pragma=busy_timeout(0)"))
+			check(t, err)
+			database.SetMaxOpenConns(1)
+			start := time.Now()
+			lock := make(chan struct{})
+			var trying atomic.Bool
+			hook.set(func() int32 {
+				trying.Store(false)
+				time.Sleep(2 * time.Second)
+				if time.Since(start) > 5*time.Second {
+					trying.Store(true)
+					select {
+					case lock <- struct{}{}:
+					default:
+					}
+				}
+				return 0
+			})
+			var locking sync.WaitGroup
+			locking.Go(func() {
+				for range lock {
+					for trying.Load() {
+						if _, err := database.Exec("BEGIN IMMEDIATE"); err == nil {
+							time.Sleep(100 * time.Millisecond)
+							execSQL(t, database, "COMMIT")
+							break
+						}
+					}
+				}
+			})
+			synctest.Wait()
+			err = scopedStore.Set("config", "colour", "blue")
+			hook.set(nil)
+			trying.Store(false)
+			close(lock)
+			locking.Wait()
+			check(t, errors.Join(err, storeInstance.Close(), database.Close()))
 		})
 	}
 }

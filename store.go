@@ -47,20 +47,29 @@ const (
 	// long as it makes others wait. It gathers up to purgeWindow of them (1 MiB) and removes
 	// them in the order of their place in the file: in that of their expiry, a batch would
 	// write nearly a page a row. Rows up to purgeGap apart are removed by one statement.
+	// Large values end a batch once it has freed purgePages (16 MiB), which is looked at
+	// after purgeStep rows, twice as many, and so on.
 	purgeBatch  = 2_500
 	purgeWindow = 128 * 1024
 	purgeGap    = 8
+	purgeStep   = 16
+	purgePages  = 4_096
 
 	// mergePages is how long the log may be, in pages, when a batch of a purge begins. SQLite
 	// merges it with the commit that makes it 1,000 (wal_autocheckpoint), and who waited for
 	// the batch would wait two or three times as long.
 	mergePages = 400
 
+	// lazyPages is how long the log may be when Get removes what has expired, so that SQLite
+	// merges it with no such commit.
+	lazyPages = 980
+
 	// pageRows and pageBytes bound what a stream holds in memory.
 	pageRows  = 256
 	pageBytes = 1 << 20
 
-	// roundCalls bounds how many calls share a transaction.
+	// roundCalls bounds how many writes share a transaction. Reads share it with all that
+	// wait: a further round of theirs would have to wait for the next batch of a purge.
 	roundCalls = 256
 
 	// quotedName is the longest group and key that an error repeats, in bytes.
@@ -906,14 +915,19 @@ func expired(expires driver.Value, now int64) bool {
 	return false
 }
 
-// removeExpired is the lazy delete of Get: one try, which waits for no flush and no
-// other process. Where it fails, the purge comes.
+// removeExpired is the lazy delete of Get: one try, which waits for nobody who uses the
+// connection, for no flush, no merge of the log and no other process. Where it fails, the
+// purge comes.
 func (store *Store) removeExpired(group, key string, now int64) {
 	if store.flushing.failed.Load() {
 		return
 	}
-	_ = store.connection.use(func() error {
-		_, err := store.connection.exec(deleteExpiredEntrySQL, group, key, now)
+	c := store.connection
+	c.useIfFree(func() error {
+		if c.logged() > lazyPages {
+			return nil
+		}
+		_, err := c.exec(deleteExpiredEntrySQL, group, key, now)
 		return err
 	})
 }
@@ -949,21 +963,21 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 			err = store.reads.do(&call{run: expired.find})
 		}
 		slices.Sort(expired.rows)
-		for rows := range slices.Chunk(expired.rows, purgeBatch) {
-			if err == nil && merge {
-				err = store.merge()
-			}
-			if err != nil {
-				break
+		for rows := expired.rows; err == nil && len(rows) > 0; {
+			if merge {
+				if err = store.merge(); err != nil {
+					break
+				}
 			}
 			err = store.writes.do(&call{size: batch, run: func(c *connection) error {
 				var count int64
+				var rest []int64
 				err := c.transaction("BEGIN IMMEDIATE", func() (err error) {
-					count, err = expired.remove(c, rows)
+					count, rest, err = expired.remove(c, rows)
 					return err
 				})
 				if err == nil {
-					removed += count
+					removed, rows = removed+count, rest
 					merge = c.logged() > mergePages
 				}
 				return err
@@ -1043,24 +1057,35 @@ func (expired *expiredRows) find(c *connection) error {
 	return nil
 }
 
-// remove removes what has expired of rows, which are in ascending order.
-func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, err error) {
+// remove removes what has expired of a batch of the rows, which are in ascending order, and
+// returns those that are left.
+func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, rest []int64, err error) {
 	var from any
 	if !expired.within.unbounded() {
 		from = expired.within.from
 	}
-	for len(rows) > 0 && err == nil {
-		last := 0
-		// Unsigned, since another program's rowids may lie further apart than an int64 tells.
-		for last+1 < len(rows) && uint64(rows[last+1]-rows[last]) <= purgeGap {
-			last++
+	free, err := c.freePages()
+	enough := free + purgePages
+	batch, rest := rows[:min(len(rows), purgeBatch)], rows
+	for size := purgeStep; len(batch) > 0 && free < enough && err == nil; size *= 2 {
+		step := batch[:min(len(batch), size)]
+		batch, rest = batch[len(step):], rest[len(step):]
+		for len(step) > 0 && err == nil {
+			last := 0
+			// Unsigned, since another program's rowids may lie further apart than an int64 tells.
+			for last+1 < len(step) && uint64(step[last+1]-step[last]) <= purgeGap {
+				last++
+			}
+			var count int64
+			count, err = c.exec(deleteExpiredSQL, step[0], step[last], expired.expires, expired.row, from, expired.within.to)
+			removed += count
+			step = step[last+1:]
 		}
-		var count int64
-		count, err = c.exec(deleteExpiredSQL, rows[0], rows[last], expired.expires, expired.row, from, expired.within.to)
-		removed += count
-		rows = rows[last+1:]
+		if err == nil {
+			free, err = c.freePages()
+		}
 	}
-	return removed, err
+	return removed, rest, err
 }
 
 // ---------------------------------------------------------------------------
@@ -1073,10 +1098,12 @@ type call struct {
 	flush bool   // it ends when the log has been flushed
 	event *Event // what run has changed, or nil
 
-	began time.Time // by do, the first time
-	err   error
-	done  bool
-	wake  chan bool // true: lead the lane; false: done
+	began  time.Time     // when do was called, less what it has waited for another process before
+	busy   bool          // it has found another process in its way
+	waited time.Duration // for another process, in former rounds of its own
+	err    error
+	done   bool
+	wake   chan bool // true: lead the lane; false: done
 }
 
 // size says what transaction a call needs, and with whom it shares a round.
@@ -1111,13 +1138,11 @@ type lane struct {
 // do runs a call and returns its error once it is done.
 func (lane *lane) do(own *call) error {
 	own.done = false // it may have been here before
-	if own.began.IsZero() {
-		own.began = time.Now()
-	}
 	if own.size == batch {
 		lane.batch <- struct{}{}
 		defer func() { <-lane.batch }()
 	}
+	own.began = time.Now().Add(-own.waited)
 	lane.mutex.Lock()
 	if lane.store.closed() { // under the lock, so that drain misses nobody
 		lane.mutex.Unlock()
@@ -1182,6 +1207,7 @@ func (lane *lane) runRound(own *call) {
 	waiting := lane.round[:0]
 	for _, each := range lane.round {
 		if isBusy(each.err) && time.Since(each.began) < maximumWait && !lane.store.closed() {
+			each.busy = true
 			if each != own {
 				waiting = append(waiting, each)
 			}
@@ -1201,6 +1227,9 @@ func (lane *lane) runRound(own *call) {
 		lane.store.settle(lane.served)
 	}
 	for _, each := range lane.served {
+		if each.busy {
+			each.busy, each.waited = false, time.Since(each.began)
+		}
 		each.done = true
 		if each != own {
 			each.wake <- false
@@ -1232,8 +1261,12 @@ func (lane *lane) gather() {
 func (lane *lane) take(own *call) {
 	lane.mutex.Lock()
 	defer lane.mutex.Unlock()
+	most := len(lane.calls)
+	if lane.writes {
+		most = min(most, roundCalls-1)
+	}
 	count := 0
-	for own.size != batch && count < min(len(lane.calls), roundCalls-1) && lane.calls[count].size != batch {
+	for own.size != batch && count < most && lane.calls[count].size != batch {
 		count++
 	}
 	lane.round = append(append(lane.round[:0], own), lane.calls[:count]...)
@@ -1459,6 +1492,20 @@ func connect(dataSource string) (*connection, error) {
 // use calls run while nobody else uses the connection.
 func (c *connection) use(run func() error) error {
 	c.token <- struct{}{}
+	return c.useHeld(run)
+}
+
+// useIfFree is use where it has to wait for nobody, and else nothing.
+func (c *connection) useIfFree(run func() error) {
+	select {
+	case c.token <- struct{}{}:
+		_ = c.useHeld(run)
+	default:
+	}
+}
+
+// useHeld gives the token back, which its caller has taken.
+func (c *connection) useHeld(run func() error) error {
 	defer func() { <-c.token }()
 	return c.pinned.Raw(func(any) error { return run() })
 }
@@ -1663,6 +1710,15 @@ func (c *connection) logged() int64 {
 		return false
 	})
 	return pages
+}
+
+// freePages is how many pages of the file hold nothing.
+func (c *connection) freePages() (pages int64, err error) {
+	err = c.query("PRAGMA freelist_count", func(row []driver.Value) bool {
+		pages = row[0].(int64)
+		return false
+	})
+	return pages, err
 }
 
 // merge copies the log into the database, up to what another process still reads, and

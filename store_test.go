@@ -4724,6 +4724,28 @@ func TestStore_Get_AnswersThoughTheLazyDeleteFails(t *testing.T) {
 	}
 }
 
+// TestStore_Get_LeavesWhatHasExpiredToThePurgeWhereTheLogIsLong has a log that SQLite merges with the next commit.
+func TestStore_Get_LeavesWhatHasExpiredToThePurgeWhereTheLogIsLong(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	check(t, storeInstance.SetWithTTL("session", "token", "abc123", 0))
+	execSQL(t, database, "PRAGMA wal_autocheckpoint = 0")
+	execSQL(t, database, "INSERT INTO entries VALUES ('config', 'large', hex(zeroblob(2500000)), NULL)")
+	checkMissing(t, storeInstance, "session", "token")
+	if merged := loggedPages(t, database, 2); merged != 0 {
+		t.Errorf("a Get waited until %d pages of the log were merged", merged)
+	}
+	checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), 1)
+}
+
+// loggedPages returns a column of what SQLite says of the log: its pages are in the second, those merged in the third.
+func loggedPages(t testing.TB, database *sql.DB, column int) int {
+	t.Helper()
+	var columns [3]int
+	check(t, database.QueryRow("PRAGMA wal_checkpoint(NOOP)").Scan(&columns[0], &columns[1], &columns[2]))
+	return columns[column]
+}
+
 // obstacles keep rows from being deleted.
 var obstacles = []struct{ name, place, remove string }{
 	{"write lock", "BEGIN IMMEDIATE", "ROLLBACK"},
@@ -4948,6 +4970,69 @@ func TestStore_PurgeExpired_MergesTheLogInItsOwnRound(t *testing.T) {
 		checkEqual(t, "commits", int(commits.Load()), 4)
 		check(t, storeInstance.Close())
 	})
+}
+
+// TestStore_PurgeExpired_NobodyReadsBehindTwoBatches has reads come during the first batch of a purge: more than there are
+// writes in a transaction, and one of what has expired, which may remove it in a commit of its own before the second batch.
+func TestStore_PurgeExpired_NobodyReadsBehindTwoBatches(t *testing.T) {
+	const expired = 6_000 // three batches
+	for _, test := range []struct {
+		name, key    string
+		reads, until int
+	}{
+		{"many", "missing", 600, 2},
+		{"expired", "0", 1, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				storeInstance, hook := openWithCommitHook(t, ":memory:")
+				for number := range expired {
+					check(t, storeInstance.SetWithTTL("session", strconv.Itoa(expired-1-number), "", 0))
+				}
+				var reading sync.WaitGroup
+				var commits, returned atomic.Int32
+				hook.set(func() int32 {
+					synctest.Wait()
+					switch commits.Add(1) {
+					case 1:
+						for range test.reads {
+							reading.Go(func() {
+								_, err := storeInstance.Get("session", test.key)
+								if !errors.Is(err, store.NotFoundError) {
+									t.Errorf("Get: %v", err)
+								}
+								returned.Add(1)
+							})
+						}
+						synctest.Wait()
+					case int32(test.until):
+						if int(returned.Load()) != test.reads {
+							t.Errorf("%d of %d reads have returned by the second batch", returned.Load(), test.reads)
+						}
+					}
+					return 0
+				})
+				must[int64](t)(storeInstance.PurgeExpired())
+				reading.Wait()
+				hook.set(nil)
+			})
+		})
+	}
+}
+
+// TestStore_PurgeExpired_LargeValuesEndABatch counts the commits of a purge whose entries would all be one batch.
+func TestStore_PurgeExpired_LargeValuesEndABatch(t *testing.T) {
+	const expired = 160
+	storeInstance, hook := openWithCommitHook(t, ":memory:")
+	value := strings.Repeat("v", 256<<10)
+	for number := range expired {
+		check(t, storeInstance.SetWithTTL("session", strconv.Itoa(number), value, 0))
+	}
+	before := hook.commits.Load()
+	checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), expired)
+	if commits := hook.commits.Load() - before; commits < 2 || commits > 4 {
+		t.Errorf("40 MiB were removed in %d batches, want one for some 16 MiB each", commits)
+	}
 }
 
 // TestStore_PurgeExpired_WithoutMerging wants what has expired removed where SQLite cannot merge the log.
