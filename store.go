@@ -47,22 +47,21 @@ const (
 	// long as it makes others wait. It gathers up to purgeWindow of them (1 MiB) and removes
 	// them in the order of their place in the file: in that of their expiry, a batch would
 	// write nearly a page a row. Rows up to purgeGap apart are removed by one statement.
-	// Large values end a batch once it has freed purgePages (16 MiB), which is looked at
+	// Large values end a batch once it has freed purgeSize of pages, which is looked at
 	// after purgeStep rows, twice as many, and so on.
 	purgeBatch  = 2_500
 	purgeWindow = 128 * 1024
 	purgeGap    = 8
 	purgeStep   = 16
-	purgePages  = 4_096
+	purgeSize   = 16 << 20
 
-	// mergePages is how long the log may be, in pages, when a batch of a purge begins. SQLite
-	// merges it with the commit that makes it 1,000 (wal_autocheckpoint), and who waited for
-	// the batch would wait two or three times as long.
-	mergePages = 400
-
-	// lazyPages is how long the log may be when Get removes what has expired, so that SQLite
-	// merges it with no such commit.
-	lazyPages = 980
+	// mergeSize is how many bytes of pages the log may hold when a batch of a purge begins,
+	// and when Get removes what has expired. SQLite merges the log with the commit that makes
+	// it checkpointSize, and who waited for the batch would wait two or three times as long.
+	// The log of a Get may come closer to that: it grows by a few pages.
+	checkpointSize = 1_000 * 4_096
+	mergeSize      = 400 * 4_096
+	lazySize       = 900 * 4_096
 
 	// pageRows and pageBytes bound what a stream holds in memory.
 	pageRows  = 256
@@ -106,7 +105,7 @@ const createEntriesSQL = `CREATE TABLE entries (
 const createExpiryIndexSQL = `CREATE INDEX entries_expires_at ON entries (expires_at) WHERE expires_at IS NOT NULL`
 
 // The schema as New finds it: what is called entries, and whether the index is there.
-const selectSchemaSQL = `SELECT type, sql, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entries_expires_at')
+const selectSchemaSQL = `SELECT type, sql, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entries_expires_at' COLLATE NOCASE)
 FROM sqlite_schema WHERE name = 'entries' COLLATE NOCASE AND type <> 'trigger'`
 
 // One row when `entries` is another program's table of the store's shape.
@@ -288,16 +287,15 @@ func createFile(databasePath string) error {
 	creating.Lock() // before the file is looked for: who finds it opens it
 	defer creating.Unlock()
 	if found, err := os.Stat(databasePath); err == nil {
-		if found.Size() == 1 {
+		switch {
+		case !found.Mode().IsRegular():
+			return errors.New("it is not a regular file")
+		case found.Size() == 1:
 			return errors.New("file is not a database") // which SQLite takes for an empty one (unixFileSize)
 		}
 		return nil
 	}
-	directory, err := filepath.EvalSymlinks(filepath.Dir(databasePath))
-	if err != nil {
-		return cause(err)
-	}
-	absolute, err := filepath.Abs(filepath.Join(directory, filepath.Base(databasePath)))
+	absolute, err := absolutePath(databasePath)
 	if err != nil {
 		return cause(err)
 	}
@@ -318,6 +316,27 @@ func createFile(databasePath string) error {
 		return cause(err)
 	}
 	return file.Close()
+}
+
+// absolutePath is a path without the links in its directory's. As for the system, ".."
+// behind a link means the parent of what the link leads to, which filepath.Abs and
+// filepath.Join would take for that of the link.
+func absolutePath(path string) (string, error) {
+	directory, name := filepath.Split(path)
+	if runtime.GOOS == "windows" {
+		directory = cmp.Or(directory, ".")
+	} else if !filepath.IsAbs(directory) {
+		working, err := os.Getwd()
+		if err != nil {
+			return "", err
+		}
+		directory = working + "/" + directory
+	}
+	directory, err := filepath.EvalSymlinks(directory)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(filepath.Join(directory, name))
 }
 
 // cause is what err says without its path, which the caller names in its own way.
@@ -345,16 +364,18 @@ func fileURI(databasePath string) string {
 // failed. Until the file has proved to be a store's, it is only read.
 func (store *Store) prepare() error {
 	c := store.connection
-	if readOnly, err := c.readOnly(); err != nil {
+	if err := c.checkWritable(); err != nil {
 		return err
-	} else if readOnly {
-		return errors.New("the file may not be written")
 	}
 	if _, err := c.exec("PRAGMA busy_timeout = 5000"); err != nil {
 		return err
 	}
 	missing, err := c.checkSchema()
 	if err != nil {
+		return err
+	}
+	// Now the file has been read, which may forbid it (https://sqlite.org/fileformat.html, 1.3.3).
+	if err := c.checkWritable(); err != nil {
 		return err
 	}
 	var databaseFile string
@@ -372,8 +393,20 @@ func (store *Store) prepare() error {
 	if journalMode != "wal" && (journalMode != "memory" || databaseFile != "") {
 		return fmt.Errorf("the journal mode is %q instead of wal", journalMode)
 	}
+	err = c.query("PRAGMA page_size", func(row []driver.Value) bool {
+		c.pageSize = row[0].(int64)
+		return false
+	})
+	if err != nil {
+		return err
+	}
 	for _, setting := range settingsSQL {
 		if _, err := c.exec(setting); err != nil {
+			return err
+		}
+	}
+	for _, setting := range pagesSQL {
+		if _, err := c.exec(fmt.Sprint(setting, checkpointSize/c.pageSize)); err != nil {
 			return err
 		}
 	}
@@ -399,17 +432,19 @@ func (store *Store) prepare() error {
 // settingsSQL are the connection's settings behind busy_timeout and journal_mode.
 // NORMAL leaves the flush of a commit to the store's flusher; what SQLite flushes
 // itself, around a checkpoint, has to reach the disk on macOS too. No value is to be
-// found in a temporary file. What a batch of a purge changes, more than the 2 MB that
-// SQLite caches, goes to the log once and not again and again.
+// found in a temporary file.
 var settingsSQL = [...]string{
 	"PRAGMA synchronous = NORMAL",
 	"PRAGMA fullfsync = 1",
 	"PRAGMA checkpoint_fullfsync = 1",
 	"PRAGMA temp_store = MEMORY",
-	"PRAGMA cache_spill = 1000",
-	"PRAGMA wal_autocheckpoint = 1000",
 	"PRAGMA journal_size_limit = 4194304",
 }
+
+// pagesSQL are the settings that are counted in pages, whose size another program may have
+// chosen. What a batch of a purge changes, more than the 2 MB that SQLite caches, goes to
+// the log once and not again and again.
+var pagesSQL = [...]string{"PRAGMA cache_spill = ", "PRAGMA wal_autocheckpoint = "}
 
 // Close ends the store: it lets the writes under way reach the disk and the watchers,
 // closes every watcher's channel and then the database. It waits for no callback and
@@ -924,7 +959,7 @@ func (store *Store) removeExpired(group, key string, now int64) {
 	}
 	c := store.connection
 	c.useIfFree(func() error {
-		if c.logged() > lazyPages {
+		if c.logged() > lazySize {
 			return nil
 		}
 		_, err := c.exec(deleteExpiredEntrySQL, group, key, now)
@@ -978,7 +1013,7 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 				})
 				if err == nil {
 					removed, rows = removed+count, rest
-					merge = c.logged() > mergePages
+					merge = c.logged() > mergeSize
 				}
 				return err
 			}})
@@ -1000,7 +1035,7 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 func (store *Store) merge() error {
 	var failed error
 	err := store.writes.do(&call{size: batch, run: func(c *connection) error {
-		if c.logged() > mergePages {
+		if c.logged() > mergeSize {
 			failed = c.merge()
 		}
 		return nil
@@ -1064,8 +1099,8 @@ func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, 
 	if !expired.within.unbounded() {
 		from = expired.within.from
 	}
-	free, err := c.freePages()
-	enough := free + purgePages
+	free, err := c.free()
+	enough := free + purgeSize
 	batch, rest := rows[:min(len(rows), purgeBatch)], rows
 	for size := purgeStep; len(batch) > 0 && free < enough && err == nil; size *= 2 {
 		step := batch[:min(len(batch), size)]
@@ -1082,7 +1117,7 @@ func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, 
 			step = step[last+1:]
 		}
 		if err == nil {
-			free, err = c.freePages()
+			free, err = c.free()
 		}
 	}
 	return removed, rest, err
@@ -1389,10 +1424,19 @@ func (flusher *flusher) flush() error {
 	if flusher.log == nil {
 		return nil
 	}
+	var directory *os.File
+	if flusher.directory != "" {
+		// SQLite flushes the directory with its own first flush, which may come late. Opened
+		// first: for want of a descriptor, nothing is lost that the kernel will not name again.
+		var err error
+		if directory, err = os.Open(flusher.directory); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
+		defer directory.Close()
+	}
 	err := flusher.log.Sync()
-	if err == nil && flusher.directory != "" {
-		// SQLite flushes the directory with its own first flush, which may come late.
-		if err = syncDirectory(flusher.directory); err == nil {
+	if err == nil && directory != nil {
+		if err = directory.Sync(); err == nil {
 			flusher.directory = ""
 		}
 	}
@@ -1402,14 +1446,6 @@ func (flusher *flusher) flush() error {
 		flusher.failed.Store(true)
 	}
 	return err
-}
-
-func syncDirectory(path string) error {
-	directory, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(directory.Sync(), directory.Close())
 }
 
 // rewrite writes the log's bytes once more and flushes them. After a failed flush the
@@ -1459,6 +1495,7 @@ type connection struct {
 	// channel, since a goroutine that waits for a mutex would stop the clock of testing/synctest.
 	token     chan struct{}
 	driver    driver.Conn
+	pageSize  int64 // of the file, in bytes
 	prepared  map[string]statement
 	arguments []driver.NamedValue
 	row       []driver.Value
@@ -1477,7 +1514,7 @@ func connect(dataSource string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{pool: sql.OpenDB(connector), token: make(chan struct{}, 1), prepared: make(map[string]statement), row: make([]driver.Value, 4)}
+	c := &connection{pool: sql.OpenDB(connector), token: make(chan struct{}, 1), pageSize: 4096, prepared: make(map[string]statement), row: make([]driver.Value, 4)}
 	c.pool.SetMaxOpenConns(1)
 	if c.pinned, err = c.pool.Conn(context.Background()); err != nil {
 		return nil, errors.Join(err, c.pool.Close())
@@ -1625,6 +1662,8 @@ func (c *connection) guard(run func() error) error {
 		return c.ended
 	}
 	err := recovered(run)
+	clear(c.arguments) // a large value in them would live as long as the store is idle
+	clear(c.row)
 	if _, ok := err.(panicError); ok {
 		c.ended = err
 	}
@@ -1648,10 +1687,14 @@ func recovered(run func() error) (err error) {
 	return run()
 }
 
-// readOnly reports whether SQLite, for want of permission, opened the file for reading
-// alone. It asks no file, so that nothing is left beside one that is refused.
-func (c *connection) readOnly() (bool, error) {
-	return c.driver.(interface{ IsReadOnly(string) (bool, error) }).IsReadOnly("main")
+// checkWritable returns an error if SQLite, for want of permission, opened the file for
+// reading alone. It asks no file, so that nothing is left beside one that is refused.
+func (c *connection) checkWritable() error {
+	readOnly, err := c.driver.(interface{ IsReadOnly(string) (bool, error) }).IsReadOnly("main")
+	if err == nil && readOnly {
+		err = errors.New("the file may not be written")
+	}
+	return err
 }
 
 // checkSchema returns the statements that are still to be run for the schema to be the
@@ -1701,24 +1744,24 @@ func (c *connection) createSchema() error {
 	return nil
 }
 
-// logged is how many pages of the log have not been merged, or -1 where SQLite does not say:
-// within a transaction, which with a shared cache may be another connection's.
+// logged is how many bytes of pages in the log have not been merged, or -1 where SQLite does
+// not say: within a transaction, which with a shared cache may be another connection's.
 func (c *connection) logged() int64 {
-	pages := int64(-1)
+	size := int64(-1)
 	_ = c.query("PRAGMA wal_checkpoint(NOOP)", func(row []driver.Value) bool {
-		pages = row[1].(int64) - row[2].(int64)
+		size = (row[1].(int64) - row[2].(int64)) * c.pageSize
 		return false
 	})
-	return pages
+	return size
 }
 
-// freePages is how many pages of the file hold nothing.
-func (c *connection) freePages() (pages int64, err error) {
+// free is how many bytes of the file's pages hold nothing.
+func (c *connection) free() (size int64, err error) {
 	err = c.query("PRAGMA freelist_count", func(row []driver.Value) bool {
-		pages = row[0].(int64)
+		size = row[0].(int64) * c.pageSize
 		return false
 	})
-	return pages, err
+	return size, err
 }
 
 // merge copies the log into the database, up to what another process still reads, and

@@ -585,6 +585,59 @@ func TestNew_SymbolicLinkMeansItsTarget(t *testing.T) {
 	}
 }
 
+// TestNew_DotsBehindALinkMeanTheParentOfItsTarget has paths that would name other files if ".." undid the link before it.
+func TestNew_DotsBehindALinkMeanTheParentOfItsTarget(t *testing.T) {
+	directory := t.TempDir()
+	check(t, errors.Join(os.MkdirAll(filepath.Join(directory, "b", "c"), 0o700), os.Mkdir(filepath.Join(directory, "b", "sub"), 0o700),
+		os.Mkdir(filepath.Join(directory, "a"), 0o700)))
+	symlink(t, filepath.Join("..", "b", "c"), filepath.Join(directory, "a", "link"))
+	if runtime.GOOS == "windows" {
+		t.Skip("where it does")
+	}
+	t.Chdir(directory)
+	for index, databasePath := range []string{"a/link/../sub/0.db", directory + "/a/link/../sub/1.db"} {
+		check(t, openStore(t, databasePath).Set("config", "colour", "blue"))
+		if _, err := os.Stat(fmt.Sprintf("b/sub/%d.db", index)); err != nil {
+			t.Errorf("New(%q): %v", databasePath, err)
+		}
+	}
+}
+
+// TestNew_LengthIsThatOfThePathWithoutLinks makes a short path that links lead on to one that SQLite refuses, and a long one that
+// they lead back from.
+func TestNew_LengthIsThatOfThePathWithoutLinks(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("paths are limited otherwise here")
+	}
+	directory, err := filepath.EvalSymlinks(t.TempDir())
+	check(t, err)
+	name := strings.Repeat("d", 200)
+	deep := filepath.Join(directory, name, name, name)
+	check(t, os.MkdirAll(filepath.Join(deep, "bottom"), 0o700))
+	symlink(t, filepath.Join(deep, "bottom"), filepath.Join(directory, "short"))
+	link := strings.Repeat("l", 200)
+	symlink(t, ".", filepath.Join(directory, link))
+	t.Run("absolute", func(t *testing.T) {
+		checkRefused(t, deep, filepath.Join(directory, "short", "store.db"))
+		checkRefused(t, deep, filepath.Join(directory, "short")+"/../store.db")
+		check(t, openStore(t, filepath.Join(directory, link, link, link, "0.db")).Set("config", "colour", "blue"))
+	})
+	t.Run("relative", func(t *testing.T) {
+		t.Chdir(filepath.Join(directory, "short")) // sets PWD, which is how a shell would have come here
+		checkRefused(t, deep, "store.db")
+		t.Chdir(filepath.Join(directory, link, link, link))
+		check(t, openStore(t, "1.db").Set("config", "colour", "blue"))
+	})
+}
+
+func TestNew_RefusesADevice(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no such path")
+	}
+	_, err := store.New(os.DevNull)
+	wantErrorText(t, err, fmt.Sprintf("store.New: open %q: ", os.DevNull), "not a regular file")
+}
+
 func symlink(t testing.TB, oldname, newname string) {
 	t.Helper()
 	if err := os.Symlink(oldname, newname); runtime.GOOS == "windows" && err != nil {
@@ -850,6 +903,15 @@ func TestNew_ErrorNamesThePathAndCreatesNothing(t *testing.T) {
 			file, err := os.OpenFile(databasePath, os.O_WRONLY, 0)
 			check(t, err)
 			_, err = file.WriteAt(bytes.Repeat([]byte{0xff}, 512), 100)
+			check(t, errors.Join(err, file.Close()))
+			return databasePath
+		},
+		"write version of the future": func(t *testing.T, directory string) string {
+			databasePath := filepath.Join(directory, "store.db")
+			check(t, openStore(t, databasePath).Close())
+			file, err := os.OpenFile(databasePath, os.O_WRONLY, 0)
+			check(t, err)
+			_, err = file.WriteAt([]byte{3}, 18)
 			check(t, errors.Join(err, file.Close()))
 			return databasePath
 		},
@@ -1609,6 +1671,74 @@ func TestStore_LogIsCutBackTo4MiB(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStore_LogIsCutBackWhateverThePageSize has a file of another program whose pages are as large as SQLite makes them.
+func TestStore_LogIsCutBackWhateverThePageSize(t *testing.T) {
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	execSQL(t, openSQL(t, databasePath), "PRAGMA page_size = 65536; CREATE TABLE other (a)")
+	storeInstance := openStore(t, databasePath)
+	for i := range 150 {
+		check(t, storeInstance.Set("group", strconv.Itoa(i), strings.Repeat("x", 100_000)))
+	}
+	for i := range 3 {
+		check(t, storeInstance.Set("config", "colour", strconv.Itoa(i)))
+	}
+	information, err := os.Stat(databasePath + "-wal")
+	check(t, err)
+	if got := information.Size(); got > 5<<20 {
+		t.Errorf("the log has %d bytes, want some 4 MiB at most", got)
+	}
+}
+
+// TestStore_IdleStoreKeepsNoLargeValue measures what is left of Go's heap behind the last call.
+func TestStore_IdleStoreKeepsNoLargeValue(t *testing.T) {
+	const size = 64 << 20
+	storeInstance, _ := newFileStore(t)
+	heap := func() int64 {
+		var statistics runtime.MemStats
+		for range 2 { // what a sync.Pool holds lives through one
+			runtime.GC()
+		}
+		runtime.ReadMemStats(&statistics)
+		return int64(statistics.HeapAlloc)
+	}
+	before := heap()
+	for _, test := range []struct {
+		name string
+		call func() error
+	}{
+		{"Set", func() error { return storeInstance.Set("config", "large", strings.Repeat("x", size)) }},
+		{"Get", func() error { _, err := storeInstance.Get("config", "large"); return err }},
+		{"All", func() error {
+			for _, err := range storeInstance.All("config") {
+				check(t, err)
+			}
+			return nil
+		}},
+		{"GetAll", func() error { _, err := storeInstance.GetAll("config"); return err }},
+	} {
+		check(t, test.call())
+		if kept := heap() - before; kept > size/2 {
+			t.Errorf("%d bytes are still held behind %s", kept, test.name)
+		}
+	}
+}
+
+// TestStore_WriteGoesOnOnceItsDirectoryCanBeOpened moves the directory, whose names the first write has to flush.
+func TestStore_WriteGoesOnOnceItsDirectoryCanBeOpened(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a directory with open files cannot be moved, nor be flushed")
+	}
+	directory := filepath.Join(t.TempDir(), "data")
+	check(t, os.Mkdir(directory, 0o700))
+	storeInstance := openStore(t, filepath.Join(directory, "store.db"))
+	check(t, os.Rename(directory, directory+"-moved"))
+	wantErrorText(t, storeInstance.Set("config", "colour", "blue"), "store.Set: config/colour: flush: ")
+	check(t, os.Rename(directory+"-moved", directory))
+	check(t, storeInstance.Set("config", "colour", "green"))
+	checkValue(t, storeInstance, "config", "colour", "green")
+	check(t, storeInstance.Close())
 }
 
 func TestStore_NoTransactionIsOpenWhileCallerCodeRuns(t *testing.T) {
