@@ -25,11 +25,14 @@
 //			return err
 //		}
 //		if entry.Value == "revoked" {
-//			err = storeInstance.Delete("session", entry.Key)
+//			if err := storeInstance.Delete("session", entry.Key); err != nil {
+//				return err
+//			}
 //		}
 //	}
 //
-// [Store.GetAll] and [Store.Render] see one snapshot; a stream is none.
+// [Store.GetAll] and [Store.Render] see one snapshot; a stream is none: what is deleted
+// or overwritten after the loop began may still come, as it was.
 //
 // # Durability
 //
@@ -37,7 +40,8 @@
 // Writes of several goroutines share commits and flushes; no reader waits for the disk.
 // A write that fails has changed nothing, with one exception: after a failed flush a
 // value may be there or not, and every further write of this Store fails until it has
-// been closed and opened again.
+// been closed and opened again. The error of such a write says so and wraps that of the
+// operating system, [syscall.EIO] for instance.
 //
 // # Expiry
 //
@@ -48,7 +52,9 @@
 //
 // Expired rows are removed by the Get that finds them, by a purge in the background every
 // 60 seconds and by [Store.PurgeExpired]. Expiry is silent: no event tells of it. It goes
-// by the wall clock, so that it survives a restart; a step of the clock moves it.
+// by the wall clock, so that it survives a restart; a step of the clock moves it. In a
+// bubble of [testing/synctest] it goes by the bubble's clock, and so do the purge and the
+// wait for another process, if the store is opened and closed within the bubble.
 //
 // # Namespaces and quotas
 //
@@ -67,7 +73,9 @@
 // [Store.Watch] gives a channel of the changes in commit order, which drops events when
 // its reader is too slow and lets it notice; [Store.OnChange] calls a function in the
 // writer's goroutine and misses nothing. Both see what is written through this Store and
-// its scopes, not what other Store values or processes write to the file.
+// its scopes, not what other Store values or processes write to the file. An event does
+// not say when its entry expires: what is mirrored of a group whose entries have a time to
+// live is a hint, and Get tells what holds.
 //
 //	watcher := storeInstance.Watch("config", "*")
 //	defer storeInstance.Unwatch(watcher)
@@ -79,7 +87,9 @@
 //
 // Every error begins with the function, names the entry and wraps its cause: "store.Get:
 // config/colour: not found" wraps [NotFoundError]. After [Store.Close] the cause is
-// [os.ErrClosed]. No error quotes a stored value.
+// [os.ErrClosed]. What SQLite reports is a *sqlite.Error of modernc.org/sqlite, for a call
+// that waited in vain for another process with the code 5 (SQLITE_BUSY): it has changed
+// nothing and may be tried again. No error quotes a stored value.
 //
 // # The file
 //
@@ -88,8 +98,12 @@
 //
 //	sqlite3 state.db "SELECT * FROM entries"
 //
+// Beside it lie state.db-wal and state.db-shm until the last store on it is closed. After
+// a crash the first of them holds acknowledged writes: it belongs to the file, and to open
+// and close a store brings it in.
+//
 // Other programs that write the file need SQLite 3.51.3 or newer. While a store is open,
-// nothing in its process may open and close the file except through SQLite, not even to
-// read it: on POSIX systems that drops SQLite's locks, and acknowledged writes get lost
+// nothing in its process may open and close the file except through the store's own SQLite
+// (a Store, or sql.Open of modernc.org/sqlite), not even to read it: on POSIX systems that drops SQLite's locks, and acknowledged writes get lost
 // (https://sqlite.org/howtocorrupt.html). Copy it with `sqlite3 state.db ".backup copy.db"`.
 package store

@@ -50,14 +50,17 @@ type Event struct {
 //
 //	watcher := storeInstance.Watch("config", "*")
 //	settings, err := storeInstance.GetAll("config") // watch first, then read
-//	...
+//	if err != nil {
+//		return err
+//	}
 //	for event := range watcher.Events {
 //		if len(watcher.Events) >= cap(watcher.Events)-1 {
 //			for len(watcher.Events) > 0 {
 //				<-watcher.Events // older than what is read next
 //			}
-//			settings, err = storeInstance.GetAll("config")
-//			...
+//			if settings, err = storeInstance.GetAll("config"); err != nil {
+//				return err // settings is out of date until such a read succeeds
+//			}
 //			continue
 //		}
 //		switch event.Type {
@@ -111,7 +114,8 @@ func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
 // A callback runs in the goroutine of the writer, once the write is on the disk and the
 // watchers have it, before the write returns; the callbacks of one event run in the
 // order of their registration, those of different writers may run at the same time. It
-// misses nothing, and may call any method of the store, Close included. If it panics,
+// misses nothing, and may call any method of the store, Close included; its own writes
+// call it as well. Once it has been ended, a write under way may still call it. If it panics,
 // the remaining callbacks are skipped and the writer's caller gets the panic, while the
 // write stays.
 func (store *Store) OnChange(callback func(Event)) func() {

@@ -125,7 +125,8 @@ type QuotaConfig struct {
 var namespacePattern = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
 
 // NewScoped returns the part of storeInstance that belongs to namespace, which has to
-// consist of letters, digits and hyphens. It does not touch the disk.
+// consist of ASCII letters, digits and hyphens. It does not touch the disk, and fails for
+// another namespace or a nil store alone.
 //
 //	tenant, err := store.NewScoped(storeInstance, "tenant-a")
 func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {
@@ -134,16 +135,18 @@ func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {
 
 // NewScopedWithQuota is [NewScoped] with limits that no write of a new key through any
 // ScopedStore with these limits, in any process, takes the namespace over. Such a write
-// fails with an error that wraps [QuotaExceededError]; overwriting a key that has not
-// expired always works. Writes past the scope are not refused, but count.
+// fails with an error that wraps [QuotaExceededError] and names the limit, once all that
+// has expired in the file is removed; overwriting a key that has not expired always works.
+// Writes past the scope are not refused, but count.
 //
 //	tenant, err := store.NewScopedWithQuota(storeInstance, "tenant-a",
 //		store.QuotaConfig{MaxKeys: 100, MaxGroups: 10})
 //
 // A file's first quota counts its keys once and adds a table and triggers that keep
 // count from then on; afterwards the function only reads, and may be called for every
-// request. What another program does with INSERT, UPDATE and DELETE is counted too, but
-// not what its OR REPLACE displaces. To have a file counted again, remove a trigger with
+// request. Its errors are those of NewScoped and of a write, and that of a negative limit.
+// What another program does with INSERT, UPDATE and DELETE is counted too, but not what
+// its OR REPLACE, or ON CONFLICT REPLACE in its definition of the table, displaces. To have a file counted again, remove a trigger with
 // `DROP TRIGGER entries_count_insert` and call NewScopedWithQuota.
 func NewScopedWithQuota(storeInstance *Store, namespace string, quota QuotaConfig) (*ScopedStore, error) {
 	return newScoped("NewScopedWithQuota", storeInstance, namespace, quota)

@@ -213,7 +213,7 @@ type KeyValue struct {
 // Opening and closing.
 
 // New opens the store in the file databasePath, and creates the file, readable and
-// writable by its owner alone, if it is missing.
+// writable by its owner alone, if it is missing. The files beside it have its mode.
 //
 //	storeInstance, err := store.New("/var/lib/app/state.db")
 //	if err != nil {
@@ -223,8 +223,8 @@ type KeyValue struct {
 //
 // The path ":memory:" makes a private store in memory. A string that begins with
 // "file:" is an SQLite URI (https://sqlite.org/uri.html) and reaches the driver as it
-// is; such a string must not be made from untrusted input. Every other path is taken
-// literally. Any number of stores and processes may hold a file open; while one does,
+// is, which creates a missing file with the mode that the umask leaves; such a string must
+// not be made from untrusted input. Every other path is taken literally. Any number of stores and processes may hold a file open; while one does,
 // nothing in this process may open and close the file by other means than SQLite, since
 // that drops SQLite's locks (https://sqlite.org/howtocorrupt.html, section 2.2).
 //
@@ -608,7 +608,7 @@ func (store *Store) count(query string, arguments ...any) (int, error) {
 }
 
 // GetAll returns the keys of a group that have not expired, with their values, as they
-// were together at one moment. The map is never nil.
+// were together at one moment. The map is nil only with an error.
 //
 //	settings, err := storeInstance.GetAll("config")
 func (store *Store) GetAll(group string) (map[string]string, error) {
@@ -631,9 +631,11 @@ func (store *Store) getAll(group string) (map[string]string, error) {
 	return entries, err
 }
 
-// Render executes a [text/template] with the keys of a group as its data.
+// Render executes a [text/template] with the keys of a group as its data. A key that is
+// missing renders as "<no value>".
 //
 //	page, err := storeInstance.Render("Hello {{.name}}", "user")
+//	page, err = storeInstance.Render(`{{or .port "80"}} {{index . "db-host"}}`, "config")
 //
 // Its error begins with "store.Render: parse:" or "store.Render: exec:" where the
 // template is at fault. The second says where, but not what [text/template] found
@@ -669,8 +671,8 @@ func (store *Store) Render(templateSource, group string) (string, error) {
 //
 // The loop may call any method of the store, writes included; it may end early, and the
 // sequence may be ranged over again. It holds a page of the group in memory and no
-// transaction open, so what is written meanwhile may or may not be seen. An error is
-// yielded once, last.
+// transaction open, so what is written or deleted meanwhile may or may not be seen; what
+// has expired by the time of its turn is not. An error is yielded once, last.
 func (store *Store) All(group string) iter.Seq2[KeyValue, error] {
 	return func(yield func(KeyValue, error) bool) {
 		for entry, err := range store.stream("", func(c *connection, from string, visit visitor) error {
