@@ -39,9 +39,9 @@
 // When a write returns nil, it is on the disk, and survives a kill and a power loss.
 // Writes of several goroutines share commits and flushes; no reader waits for the disk.
 // A write that fails has changed nothing, with one exception: after a failed flush a
-// value may be there or not, and every further write of this Store fails until it has
-// been closed and opened again. The error of such a write says so and wraps that of the
-// operating system, [syscall.EIO] for instance.
+// value may be there or not, and where the disk has refused it, every further write of
+// this Store fails until it has been closed and opened again. The error of such a write
+// says so and wraps that of the operating system, [syscall.EIO] for instance.
 //
 // # Expiry
 //
@@ -50,8 +50,9 @@
 //
 //	err := storeInstance.SetWithTTL("session", "token", "abc123", 5*time.Minute)
 //
-// Expired rows are removed by the Get that finds them, by a purge in the background every
-// 60 seconds and by [Store.PurgeExpired]. Expiry is silent: no event tells of it. It goes
+// Expired rows are removed by the Get that finds them, by a write into a namespace that
+// they make full, by a purge in the background every 60 seconds and by
+// [Store.PurgeExpired]. Expiry is silent: no event tells of it. It goes
 // by the wall clock, so that it survives a restart; a step of the clock moves it. In a
 // bubble of [testing/synctest] it goes by the bubble's clock, and so do the purge and the
 // wait for another process, if the store is opened and closed within the bubble.
@@ -102,8 +103,10 @@
 // a crash the first of them holds acknowledged writes: it belongs to the file, and to open
 // and close a store brings it in.
 //
-// Other programs that write the file need SQLite 3.51.3 or newer. While a store is open,
+// Other programs that write the file need SQLite 3.51.3 or newer, or 3.50.7, or 3.44.6:
+// older ones damage a file in WAL mode that two programs write. While a store is open,
 // nothing in its process may open and close the file except through the store's own SQLite
-// (a Store, or sql.Open of modernc.org/sqlite), not even to read it: on POSIX systems that drops SQLite's locks, and acknowledged writes get lost
+// (a Store, or sql.Open of modernc.org/sqlite), not even to read it: on POSIX systems that
+// drops SQLite's locks, and acknowledged writes get lost
 // (https://sqlite.org/howtocorrupt.html). Copy it with `sqlite3 state.db ".backup copy.db"`.
 package store

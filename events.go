@@ -119,7 +119,7 @@ func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
 // the remaining callbacks are skipped and the writer's caller gets the panic, while the
 // write stays.
 func (store *Store) OnChange(callback func(Event)) func() {
-	if callback == nil {
+	if callback == nil || store.closed() {
 		return func() {}
 	}
 	return store.callbacks.add(callback)
@@ -196,23 +196,19 @@ func (watchers *watchers) close() {
 
 // callbacks is the registry of a store's callbacks.
 type callbacks struct {
-	mutex  sync.Mutex // protects the fields below, never while a callback runs
-	list   []*func(Event)
-	closed bool
+	mutex sync.Mutex // protects list, never while a callback runs
+	list  []*func(Event)
 }
 
 func (callbacks *callbacks) add(callback func(Event)) (unregister func()) {
 	callbacks.mutex.Lock()
 	defer callbacks.mutex.Unlock()
-	if callbacks.closed {
-		return func() {}
-	}
 	added := &callback
-	callbacks.list = append(slices.Clip(callbacks.list), added)
+	callbacks.list = append(callbacks.list, added)
 	return func() { callbacks.remove(added) }
 }
 
-// remove makes a new list, as add does: run may be using the old one.
+// remove makes a new list: run may be using the old one.
 func (callbacks *callbacks) remove(callback *func(Event)) {
 	callbacks.mutex.Lock()
 	defer callbacks.mutex.Unlock()
@@ -226,12 +222,4 @@ func (callbacks *callbacks) run(event Event) {
 	for _, callback := range list {
 		(*callback)(event)
 	}
-}
-
-// close lets nobody register any more. A write that ended just before still finds its
-// callbacks.
-func (callbacks *callbacks) close() {
-	callbacks.mutex.Lock()
-	defer callbacks.mutex.Unlock()
-	callbacks.closed = true
 }

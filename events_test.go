@@ -352,6 +352,18 @@ func TestStore_EventTimestampsDoNotRunBackwards(t *testing.T) {
 	})
 }
 
+// TestStore_EventTimestampsWaitForAClockThatWasSetBack takes a store to where the clock shows an earlier year.
+func TestStore_EventTimestampsWaitForAClockThatWasSetBack(t *testing.T) {
+	storeInstance, _ := newFileStore(t)
+	var times []time.Time
+	storeInstance.OnChange(func(event store.Event) { times = append(times, event.Timestamp) })
+	check(t, storeInstance.Set("config", "colour", "blue"))
+	synctest.Test(t, func(t *testing.T) { check(t, storeInstance.Set("config", "colour", "green")) })
+	if times[1].Before(times[0]) {
+		t.Errorf("the second event is of %v, the first of %v", times[1], times[0])
+	}
+}
+
 func TestStore_Watch_Filters(t *testing.T) {
 	events := []store.Event{
 		setEvent("config", "colour", "1"), setEvent("config", "size", "2"), setEvent("config", "", "3"),

@@ -146,8 +146,9 @@ func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {
 // count from then on; afterwards the function only reads, and may be called for every
 // request. Its errors are those of NewScoped and of a write, and that of a negative limit.
 // What another program does with INSERT, UPDATE and DELETE is counted too, but not what
-// its OR REPLACE, or ON CONFLICT REPLACE in its definition of the table, displaces. To have a file counted again, remove a trigger with
-// `DROP TRIGGER entries_count_insert` and call NewScopedWithQuota.
+// its OR REPLACE, or ON CONFLICT REPLACE in its definition of the table, displaces. To
+// have a file counted again, remove a trigger with `DROP TRIGGER entries_count_insert` and
+// call NewScopedWithQuota.
 func NewScopedWithQuota(storeInstance *Store, namespace string, quota QuotaConfig) (*ScopedStore, error) {
 	return newScoped("NewScopedWithQuota", storeInstance, namespace, quota)
 }
@@ -157,7 +158,7 @@ func newScoped(function string, storeInstance *Store, namespace string, limits Q
 	case storeInstance == nil:
 		return nil, fmt.Errorf("store.%s: invalid store: nil", function)
 	case !namespacePattern.MatchString(namespace):
-		return nil, fmt.Errorf("store.%s: namespace %q is invalid, it has to match %s", function, namespace, namespacePattern)
+		return nil, fmt.Errorf("store.%s: namespace %q is invalid, it has to match %s", function, groupName(namespace), namespacePattern)
 	case limits.MaxKeys < 0 || limits.MaxGroups < 0:
 		return nil, fmt.Errorf("store.%s: invalid quota: a limit of %+v is negative", function, limits)
 	}
@@ -166,7 +167,7 @@ func newScoped(function string, storeInstance *Store, namespace string, limits Q
 		return scoped, nil
 	}
 	if err := storeInstance.setUpQuotas(); err != nil {
-		return nil, failure(function, namespace, err)
+		return nil, failure(function, groupName(namespace), err)
 	}
 	scoped.quota = &quota{namespace, limits}
 	return scoped, nil
@@ -325,23 +326,23 @@ func (quota *quota) set(c *connection, event *Event, expires any) (refusal, err 
 func (quota *quota) makeRoomAndSet(c *connection, event *Event, expires any) (refusal, err error) {
 	err = c.transaction("BEGIN IMMEDIATE", func() error {
 		// Now that nobody else writes: what another one wrote just before may have expired since.
-		expired := expiredSince(time.Now(), groupRange{})
-		if err := expired.find(c); err != nil {
+		search := expiredSince(time.Now(), groupRange{})
+		if err := search.find(c); err != nil {
 			return err
 		}
-		slices.Sort(expired.rows)
-		removed, rest, err := expired.remove(c, expired.rows)
+		slices.Sort(search.rows)
+		removed, rest, err := search.remove(c, search.rows)
 		if err != nil {
 			return err
 		}
-		limit, err := quota.exceeded(c, event, expired.now)
+		limit, err := quota.exceeded(c, event, search.now)
 		if err != nil {
 			return err
 		}
 		switch {
 		case limit == "":
 			refusal, err = upsert(c, event, expires)
-		case (expired.more || len(rest) > 0) && removed > 0:
+		case (search.more || len(rest) > 0) && removed > 0:
 			refusal = errFull
 		default:
 			refusal = fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit)

@@ -1483,53 +1483,75 @@ func TestScopedStore_Set_NeverRefusedForWhatOthersLetExpire(t *testing.T) {
 	writing.Wait()
 }
 
-// TestScopedStore_Set_WaitsForAnotherProcessAfterManyBatches has another connection lock the file for a moment between two of
-// the batches of a Set that has taken longer than it may wait.
-func TestScopedStore_Set_WaitsForAnotherProcessAfterManyBatches(t *testing.T) {
-	for range 5 {
-		databasePath := fillWithExpired(t, 10_000)
-		synctest.Test(t, func(t *testing.T) {
-			storeInstance, hook := openWithCommitHook(t, databasePath)
-			scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
-			check(t, scopedStore.SetWithTTL("session", "token", "", time.Second))
-			time.Sleep(time.Second) // so that it is the last to expire
-			database, err := sql.Open("sqlite", fileURI(databasePath, "_pragma=busy_timeout(0)"))
-			check(t, err)
-			database.SetMaxOpenConns(1)
-			start := time.Now()
-			lock := make(chan struct{})
-			var trying atomic.Bool
-			hook.set(func() int32 {
-				trying.Store(false)
-				time.Sleep(2 * time.Second)
-				if time.Since(start) > 5*time.Second {
-					trying.Store(true)
-					select {
-					case lock <- struct{}{}:
-					default:
-					}
-				}
-				return 0
-			})
-			var locking sync.WaitGroup
-			locking.Go(func() {
-				for range lock {
-					for trying.Load() {
-						if _, err := database.Exec("BEGIN IMMEDIATE"); err == nil {
-							time.Sleep(100 * time.Millisecond)
-							execSQL(t, database, "COMMIT")
-							break
+// TestScopedStore_Set_CountsWhatItHasWaitedForAnotherProcess has another connection lock the file between the batches of a Set,
+// each of which takes two seconds: for a moment when more than five have gone by, or for six in all. Whether it gets in between
+// is chance.
+func TestScopedStore_Set_CountsWhatItHasWaitedForAnotherProcess(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		after time.Duration
+		locks []time.Duration
+	}{
+		{"a moment", 5 * time.Second, []time.Duration{100 * time.Millisecond}},
+		{"too long", 0, []time.Duration{3 * time.Second, 3 * time.Second}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for range 5 {
+				databasePath := fillWithExpired(t, 10_000)
+				synctest.Test(t, func(t *testing.T) {
+					storeInstance, hook := openWithCommitHook(t, databasePath)
+					scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+					check(t, scopedStore.SetWithTTL("session", "token", "", time.Second))
+					time.Sleep(time.Second) // so that it is the last to expire
+					database, err := sql.Open("sqlite", fileURI(databasePath, "_pragma=busy_timeout(0)"))
+					check(t, err)
+					database.SetMaxOpenConns(1)
+					start := time.Now()
+					begin := make(chan struct{})
+					var batches time.Duration
+					var trying atomic.Bool
+					hook.set(func() int32 {
+						trying.Store(false)
+						time.Sleep(2 * time.Second)
+						batches += 2 * time.Second
+						if time.Since(start) > test.after {
+							trying.Store(true)
+							select {
+							case begin <- struct{}{}:
+							default:
+							}
 						}
+						return 0
+					})
+					locked := 0
+					var locking sync.WaitGroup
+					locking.Go(func() {
+						for range begin {
+							for trying.Load() && locked < len(test.locks) {
+								if _, err := database.Exec("BEGIN IMMEDIATE"); err == nil {
+									time.Sleep(test.locks[locked])
+									execSQL(t, database, "COMMIT")
+									locked++
+									break
+								}
+							}
+						}
+					})
+					synctest.Wait()
+					err = scopedStore.Set("config", "colour", "blue")
+					waited := time.Since(start) - batches
+					hook.set(nil)
+					trying.Store(false)
+					close(begin)
+					locking.Wait()
+					check(t, errors.Join(storeInstance.Close(), database.Close()))
+					if waited > 5*time.Second+10*time.Millisecond {
+						t.Errorf("Set has waited %v for another process, and returned %v", waited, err)
+					} else if waited < 5*time.Second {
+						check(t, err)
 					}
-				}
-			})
-			synctest.Wait()
-			err = scopedStore.Set("config", "colour", "blue")
-			hook.set(nil)
-			trying.Store(false)
-			close(lock)
-			locking.Wait()
-			check(t, errors.Join(err, storeInstance.Close(), database.Close()))
+				})
+			}
 		})
 	}
 }

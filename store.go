@@ -43,9 +43,9 @@ const (
 	// purgeInterval is the period of the background purge.
 	purgeInterval = time.Minute
 
-	// purgeBatch is how many expired rows a purge looks up or removes at once, which is as
-	// long as it makes others wait. It gathers up to purgeWindow of them (1 MiB) and removes
-	// them in the order of their place in the file: in that of their expiry, a batch would
+	// purgeBatch is how many expired rows a purge looks up or removes at once, and bounds how
+	// long it makes others wait. It gathers some purgeWindow of them (1 MiB) and removes them
+	// in the order of their place in the file: in that of their expiry, a batch would
 	// write nearly a page a row. Rows up to purgeGap apart are removed by one statement.
 	// Large values end a batch once it has freed purgeSize of pages, which is looked at
 	// after purgeStep rows, twice as many, and so on.
@@ -224,11 +224,12 @@ type KeyValue struct {
 // The path ":memory:" makes a private store in memory. A string that begins with
 // "file:" is an SQLite URI (https://sqlite.org/uri.html) and reaches the driver as it
 // is, which creates a missing file with the mode that the umask leaves; such a string must
-// not be made from untrusted input. Every other path is taken literally. Any number of stores and processes may hold a file open; while one does,
-// nothing in this process may open and close the file by other means than SQLite, since
-// that drops SQLite's locks (https://sqlite.org/howtocorrupt.html, section 2.2).
+// not be made from untrusted input. Every other path is taken literally. Any number of
+// stores and processes may hold a file open; while one does, nothing in this process may
+// open and close the file by other means than SQLite, since that drops SQLite's locks
+// (https://sqlite.org/howtocorrupt.html, section 2.2).
 //
-// New fails, and creates nothing, if the directory is missing or may not be written,
+// New fails, and creates nothing, if the directory is missing or may not be read or written,
 // and if the file is no SQLite file, is not UTF-8, or has something else under the name
 // of the table "entries". It waits up to 5 seconds for another process.
 func New(databasePath string) (*Store, error) {
@@ -256,7 +257,7 @@ func open(databasePath string) (*Store, error) {
 	store.writes = lane{store: store, begin: "BEGIN IMMEDIATE", writes: true, batch: make(chan struct{}, 1)}
 	began := time.Now()
 	for attempt := 0; ; attempt++ {
-		err = opened.use(func() error { return store.prepare() })
+		err = opened.use(func() error { return store.prepare(began) })
 		if !isBusy(err) || time.Since(began) >= maximumWait {
 			break
 		}
@@ -298,6 +299,9 @@ func createFile(databasePath string) error {
 	absolute, err := absolutePath(databasePath)
 	if err != nil {
 		return cause(err)
+	}
+	if err := checkDirectory(filepath.Dir(absolute)); err != nil {
+		return err
 	}
 	// A path that SQLite (pagerOpen), or a name that the file system, would refuse for the
 	// files beside this one is refused before this one is made.
@@ -357,17 +361,29 @@ func fileURI(databasePath string) string {
 	if databasePath[0] == '/' {
 		authority = "//"
 	}
+	// With _error_rc the driver names the error of a failed open, and not an older one.
 	return "file:" + authority + (&url.URL{Path: databasePath}).EscapedPath() + "?mode=rw&_error_rc=1"
 }
 
 // prepare makes the connection and the file ready. It may be called again after it
-// failed. Until the file has proved to be a store's, it is only read.
-func (store *Store) prepare() error {
+// failed. Until the file has proved to be a store's, it is only read. SQLite waits for
+// another process at each statement as long as is left since New began.
+func (store *Store) prepare(began time.Time) error {
 	c := store.connection
+	timeout := time.Duration(-1)
+	setTimeout := func() error {
+		left := max(0, maximumWait-time.Since(began)).Round(100 * time.Millisecond)
+		if left == timeout {
+			return nil
+		}
+		timeout = left
+		_, err := c.exec(fmt.Sprint("PRAGMA busy_timeout = ", left.Milliseconds()))
+		return err
+	}
 	if err := c.checkWritable(); err != nil {
 		return err
 	}
-	if _, err := c.exec("PRAGMA busy_timeout = 5000"); err != nil {
+	if err := setTimeout(); err != nil {
 		return err
 	}
 	missing, err := c.checkSchema()
@@ -384,6 +400,9 @@ func (store *Store) prepare() error {
 		return false
 	})
 	if err != nil {
+		return err
+	}
+	if err := setTimeout(); err != nil {
 		return err
 	}
 	journalMode, err := c.text("PRAGMA journal_mode = WAL")
@@ -411,6 +430,9 @@ func (store *Store) prepare() error {
 		}
 	}
 	if len(missing) > 0 {
+		if err := setTimeout(); err != nil {
+			return err
+		}
 		if err := c.transaction("BEGIN IMMEDIATE", c.createSchema); err != nil {
 			return err
 		}
@@ -459,7 +481,6 @@ func (store *Store) Close() error {
 		store.reads.drain()
 		store.writes.drain()
 		store.watchers.close()
-		store.callbacks.close()
 		if err = store.connection.heal(&store.flushing); err != nil {
 			err = fmt.Errorf("flush the log again: %w", err)
 		}
@@ -801,8 +822,8 @@ func (store *Store) isAlive(group string) (alive bool, err error) {
 //
 // When Set returns nil, the value is on the disk. Calls of several goroutines share
 // commits and flushes. An error means that nothing was written, unless it is that of a
-// failed flush: then the value may be there or not, and the store accepts no further
-// write until it has been closed and opened again.
+// flush: then the value may be there or not, and where the disk has refused it the store
+// accepts no further write until it has been closed and opened again.
 func (store *Store) Set(group, key, value string) error {
 	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil, nil)
 }
@@ -956,12 +977,10 @@ func expired(expires driver.Value, now int64) bool {
 // connection, for no flush, no merge of the log and no other process. Where it fails, the
 // purge comes.
 func (store *Store) removeExpired(group, key string, now int64) {
-	if store.flushing.failed.Load() {
-		return
-	}
 	c := store.connection
 	c.useIfFree(func() error {
-		if c.logged() > lazySize {
+		// Looked at here, since Close flushes what is unflushed with the connection in its hands.
+		if store.closed() || store.flushing.failed.Load() || c.logged() > lazySize {
 			return nil
 		}
 		_, err := c.exec(deleteExpiredEntrySQL, group, key, now)
@@ -993,14 +1012,14 @@ func (store *Store) purgeRegularly() {
 
 // purge removes what has expired by now in the groups within.
 func (store *Store) purge(within groupRange) (removed int64, err error) {
-	expired := expiredSince(time.Now(), within)
+	search := expiredSince(time.Now(), within)
 	merge := true // what others have left in the log may be long
-	for err == nil && expired.more {
-		for err == nil && expired.more && len(expired.rows) < purgeWindow {
-			err = store.reads.do(&call{run: expired.find})
+	for err == nil && search.more {
+		for err == nil && search.more && len(search.rows) < purgeWindow {
+			err = store.reads.do(&call{run: search.find})
 		}
-		slices.Sort(expired.rows)
-		for rows := expired.rows; err == nil && len(rows) > 0; {
+		slices.Sort(search.rows)
+		for rows := search.rows; err == nil && len(rows) > 0; {
 			if merge {
 				if err = store.merge(); err != nil {
 					break
@@ -1010,7 +1029,7 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 				var count int64
 				var rest []int64
 				err := c.transaction("BEGIN IMMEDIATE", func() (err error) {
-					count, rest, err = expired.remove(c, rows)
+					count, rest, err = search.remove(c, rows)
 					return err
 				})
 				if err == nil {
@@ -1020,7 +1039,7 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 				return err
 			}})
 		}
-		expired.rows = expired.rows[:0]
+		search.rows = search.rows[:0]
 	}
 	if removed > 0 {
 		err = cmp.Or(err, store.flush())
@@ -1070,36 +1089,36 @@ func expiredSince(now time.Time, within groupRange) expiredRows {
 }
 
 // find appends the rows of the range among the next purgeBatch that have expired.
-func (expired *expiredRows) find(c *connection) error {
-	found, visited, row, expires := len(expired.rows), 0, expired.row, expired.expires
+func (search *expiredRows) find(c *connection) error {
+	found, visited, row, expires := len(search.rows), 0, search.row, search.expires
 	visit := func(columns []driver.Value) bool {
 		visited++
 		row, expires = columns[0].(int64), columns[1]
 		if len(columns) == 2 || columns[2] == int64(1) {
-			expired.rows = append(expired.rows, row)
+			search.rows = append(search.rows, row)
 		}
 		return true
 	}
 	var err error
-	if within := expired.within; within.unbounded() {
-		err = c.query(selectExpiredSQL, visit, expires, row, expired.now, purgeBatch)
+	if within := search.within; within.unbounded() {
+		err = c.query(selectExpiredSQL, visit, expires, row, search.now, purgeBatch)
 	} else {
-		err = c.query(selectExpiredWithinSQL, visit, expires, row, expired.now, purgeBatch, within.from, within.to)
+		err = c.query(selectExpiredWithinSQL, visit, expires, row, search.now, purgeBatch, within.from, within.to)
 	}
 	if err != nil {
-		expired.rows = expired.rows[:found]
+		search.rows = search.rows[:found]
 		return err
 	}
-	expired.row, expired.expires, expired.more = row, expires, visited == purgeBatch
+	search.row, search.expires, search.more = row, expires, visited == purgeBatch
 	return nil
 }
 
 // remove removes what has expired of a batch of the rows, which are in ascending order, and
 // returns those that are left.
-func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, rest []int64, err error) {
+func (search *expiredRows) remove(c *connection, rows []int64) (removed int64, rest []int64, err error) {
 	var from any
-	if !expired.within.unbounded() {
-		from = expired.within.from
+	if !search.within.unbounded() {
+		from = search.within.from
 	}
 	free, err := c.free()
 	enough := free + purgeSize
@@ -1114,7 +1133,7 @@ func (expired *expiredRows) remove(c *connection, rows []int64) (removed int64, 
 				last++
 			}
 			var count int64
-			count, err = c.exec(deleteExpiredSQL, step[0], step[last], expired.expires, expired.row, from, expired.within.to)
+			count, err = c.exec(deleteExpiredSQL, step[0], step[last], search.expires, search.row, from, search.within.to)
 			removed += count
 			step = step[last+1:]
 		}
@@ -1135,9 +1154,8 @@ type call struct {
 	flush bool   // it ends when the log has been flushed
 	event *Event // what run has changed, or nil
 
-	began  time.Time     // when do was called, less what it has waited for another process before
-	busy   bool          // it has found another process in its way
-	waited time.Duration // for another process, in former rounds of its own
+	began  time.Time     // when do was called, less what the call had waited before
+	waited time.Duration // for another process
 	err    error
 	done   bool
 	wake   chan bool // true: lead the lane; false: done
@@ -1243,15 +1261,12 @@ func (lane *lane) runRound(own *call) {
 	lane.served = lane.served[:0]
 	waiting := lane.round[:0]
 	for _, each := range lane.round {
-		if isBusy(each.err) && time.Since(each.began) < maximumWait && !lane.store.closed() {
-			each.busy = true
+		if isBusy(each.err) && time.Since(each.began) < maximumWait {
+			each.waited = time.Since(each.began)
 			if each != own {
 				waiting = append(waiting, each)
 			}
 			continue
-		}
-		if isBusy(each.err) && lane.store.closed() {
-			each.err = errClosed
 		}
 		lane.served = append(lane.served, each)
 	}
@@ -1264,9 +1279,6 @@ func (lane *lane) runRound(own *call) {
 		lane.store.settle(lane.served)
 	}
 	for _, each := range lane.served {
-		if each.busy {
-			each.busy, each.waited = false, time.Since(each.began)
-		}
 		each.done = true
 		if each != own {
 			each.wake <- false
@@ -1411,15 +1423,25 @@ type flusher struct {
 }
 
 func (flusher *flusher) open(databaseFile string) error {
-	log, err := os.OpenFile(databaseFile+"-wal", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	flusher.log = log
 	if runtime.GOOS != "windows" { // where a directory cannot be flushed
-		flusher.directory = filepath.Dir(databaseFile)
+		directory := filepath.Dir(databaseFile)
+		if err := checkDirectory(directory); err != nil {
+			return err
+		}
+		flusher.directory = directory
 	}
-	return nil
+	log, err := os.OpenFile(databaseFile+"-wal", os.O_RDWR, 0)
+	flusher.log = log
+	return err
+}
+
+// checkDirectory returns an error if a directory cannot be opened, as for its flush.
+func checkDirectory(path string) error {
+	directory, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open the directory: %w", cause(err))
+	}
+	return directory.Close()
 }
 
 func (flusher *flusher) flush() error {
@@ -1501,7 +1523,7 @@ type connection struct {
 	prepared  map[string]statement
 	arguments []driver.NamedValue
 	row       []driver.Value
-	ended     error // why nothing runs any more: the store was closed, or the driver panicked
+	ended     error // why nothing runs any more: the driver panicked
 }
 
 // statement is a prepared statement of the driver.
@@ -1516,7 +1538,12 @@ func connect(dataSource string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{pool: sql.OpenDB(connector), token: make(chan struct{}, 1), pageSize: 4096, prepared: make(map[string]statement), row: make([]driver.Value, 4)}
+	c := &connection{
+		pool:     sql.OpenDB(connector),
+		token:    make(chan struct{}, 1),
+		prepared: make(map[string]statement),
+		row:      make([]driver.Value, 4),
+	}
 	c.pool.SetMaxOpenConns(1)
 	if c.pinned, err = c.pool.Conn(context.Background()); err != nil {
 		return nil, errors.Join(err, c.pool.Close())
@@ -1747,11 +1774,14 @@ func (c *connection) createSchema() error {
 }
 
 // logged is how many bytes of pages in the log have not been merged, or -1 where SQLite does
-// not say: within a transaction, which with a shared cache may be another connection's.
+// not say: beside a commit of another connection, and within a transaction, which with a
+// shared cache may be another connection's.
 func (c *connection) logged() int64 {
 	size := int64(-1)
 	_ = c.query("PRAGMA wal_checkpoint(NOOP)", func(row []driver.Value) bool {
-		size = (row[1].(int64) - row[2].(int64)) * c.pageSize
+		if row[0] == int64(0) {
+			size = (row[1].(int64) - row[2].(int64)) * c.pageSize
+		}
 		return false
 	})
 	return size
@@ -1766,7 +1796,7 @@ func (c *connection) free() (size int64, err error) {
 	return size, err
 }
 
-// merge copies the log into the database, up to what another process still reads, and
+// merge has SQLite do a checkpoint: it copies the log into the database, up to what another process still reads, and
 // nothing while another one does so.
 func (c *connection) merge() error {
 	_, err := c.exec("PRAGMA wal_checkpoint(PASSIVE)")
@@ -1804,12 +1834,7 @@ func (c *connection) forget() error {
 }
 
 func (c *connection) close() error {
-	err := c.use(func() error {
-		err := c.forget()
-		c.ended = errClosed
-		return err
-	})
-	return errors.Join(err, recovered(c.pinned.Close), recovered(c.pool.Close))
+	return errors.Join(c.use(c.forget), recovered(c.pinned.Close), recovered(c.pool.Close))
 }
 
 // ---------------------------------------------------------------------------
@@ -1869,7 +1894,7 @@ func entryName(group, key string) string {
 
 func groupName(group string) string {
 	if len(group) > quotedName {
-		return fmt.Sprintf("(a group of %d bytes)", len(group))
+		return fmt.Sprintf("(a name of %d bytes)", len(group))
 	}
 	return group
 }

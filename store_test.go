@@ -49,6 +49,7 @@ const helperRole = "STORE_TEST_ROLE"
 var helperRoles = map[string]func(){
 	"copy":       helper(copyDatabase),
 	"create":     helper(createAndPrintModes),
+	"fault":      helper(faultInADriverCall),
 	"leave WAL":  helper(leaveWAL),
 	"open":       helper(openAndPrintErrors),
 	"share":      helper(shareFile),
@@ -501,7 +502,7 @@ func TestNew_URIReachesTheDriver(t *testing.T) {
 func TestNew_OwnSettingsWinOverTheURI(t *testing.T) {
 	queries := map[string]string{
 		"pragmas": "_pragma=journal_mode(delete)&_pragma=synchronous(off)&_pragma=fullfsync(0)&_pragma=checkpoint_fullfsync(0)" +
-			"&_pragma=journal_size_limit(-1)&_pragma=busy_timeout(60000)",
+			"&_pragma=journal_size_limit(-1)&_pragma=busy_timeout(60000)&_pragma=temp_store(file)&_pragma=wal_autocheckpoint(0)",
 		"shorthands": "_journal_mode=DELETE&_synchronous=OFF&_busy_timeout=60000",
 		"none":       "",
 	}
@@ -519,6 +520,8 @@ func TestNew_OwnSettingsWinOverTheURI(t *testing.T) {
 				"checkpoint_fullfsync": {"1"},
 				"journal_size_limit":   {"4194304"},
 				"cache_spill":          {"1000"},
+				"wal_autocheckpoint":   {"1000"},
+				"temp_store":           {"2"},
 				"busy_timeout":         {"0"}, // the store waits itself, off the connection
 			} {
 				if got := queryPragma(t, connection, pragma); !slices.Contains(accepted, got) {
@@ -540,7 +543,7 @@ func queryPragma(t testing.TB, connection sqlite.ExecQuerierContext, name string
 }
 
 func TestNew_OtherJournalModeIsAnError(t *testing.T) {
-	for _, query := range []string{"nolock=1", "vfs=unix-none"} { // SQLite has no WAL without locks
+	for _, query := range []string{"nolock=1", "vfs=unix-none", "vfs=unix-none&_pragma=journal_mode(memory)"} { // SQLite has no WAL without locks
 		t.Run(query, func(t *testing.T) {
 			if runtime.GOOS == "windows" && query != "nolock=1" {
 				t.Skip("no such VFS")
@@ -1036,9 +1039,25 @@ func TestNew_WithoutPermissionNamesThePathAndCreatesNothing(t *testing.T) {
 		setMode(directory, 0o555)
 		return databasePath
 	})
+	// Its names could not be flushed.
+	add("new file in a directory that may not be read", func(directory string) string {
+		return filepath.Join(setMode(directory, 0o333), "store.db")
+	})
+	add("store in a directory that may not be read", func(directory string) string {
+		databasePath := setMode(storeIn(directory), 0o666)
+		setMode(directory, 0o333)
+		return databasePath
+	})
+	look := func(directory string) map[string]string {
+		if information, err := os.Stat(directory); err == nil && information.Mode().Perm() == 0o333 {
+			setMode(directory, 0o777)
+			defer setMode(directory, 0o333)
+		}
+		return snapshot(t, directory)
+	}
 	before := map[string]map[string]string{}
 	for _, directory := range directories {
-		before[directory] = snapshot(t, directory)
+		before[directory] = look(directory)
 	}
 	command := helperCommand(t, "open", paths...)
 	if os.Getuid() == 0 { // root may write everywhere, so the helper must be somebody else, and reach these files
@@ -1069,7 +1088,7 @@ func TestNew_WithoutPermissionNamesThePathAndCreatesNothing(t *testing.T) {
 		if want := fmt.Sprintf("store.New: open %q: ", paths[i]); !strings.HasPrefix(got, want) {
 			t.Errorf("%s: New says %q, want an error that begins with %q", name, got, want)
 		}
-		if after := snapshot(t, directories[i]); !maps.Equal(before[directories[i]], after) {
+		if after := look(directories[i]); !maps.Equal(before[directories[i]], after) {
 			t.Errorf("%s: New changed its files from %q to %q, or their content", name,
 				slices.Sorted(maps.Keys(before[directories[i]])), slices.Sorted(maps.Keys(after)))
 		}
@@ -1186,6 +1205,7 @@ func TestNew_RefusesAnotherTable(t *testing.T) {
 		"NOT NULL expiry":   changed("expires_at INTEGER", "expires_at INTEGER NOT NULL"),
 		"no key":            changed(", PRIMARY KEY (group_name, entry_key)", ""),
 		"unique key alone":  changed("PRIMARY KEY", "UNIQUE"),
+		"descending key":    changed("(group_name, entry_key)", "(group_name DESC, entry_key)"),
 		"key the other way": changed("(group_name, entry_key)", "(entry_key, group_name)"),
 		"key of the group":  changed("(group_name, entry_key)", "(group_name)"),
 		"key of three":      changed("(group_name, entry_key)", "(group_name, entry_key, expires_at)"),
@@ -1209,6 +1229,11 @@ func TestNew_RefusesAnotherTable(t *testing.T) {
 			checkRefused(t, directory, foreignFile(t, directory, statements...))
 		})
 	}
+}
+
+func TestNew_ATriggerMayHaveTheNameOfTheTable(t *testing.T) {
+	databasePath := foreignFile(t, t.TempDir(), "CREATE TABLE other (a)", "CREATE TRIGGER entries AFTER INSERT ON other BEGIN SELECT 1; END")
+	check(t, openStore(t, databasePath).Set("config", "colour", "blue"))
 }
 
 func TestNew_LeavesOtherTablesAlone(t *testing.T) {
@@ -1456,6 +1481,9 @@ func TestStore_FailedFlushEndsWritingUntilReopened(t *testing.T) {
 	watcher := storeInstance.Watch("*", "*")
 	called := 0
 	defer storeInstance.OnChange(func(store.Event) { called++ })()
+	database := openSQL(t, databasePath)
+	insertRows(t, database, "session", "expired", 1, 1)
+	rows := countRows(t, database)
 	breakFlush(t, databasePath)
 	wantErrorIs(t, storeInstance.Set("config", "size", "large"), syscall.EINVAL)
 	mendFlush(t, databasePath) // the kernel says only once that it could not write, so a flush that succeeds means nothing
@@ -1476,6 +1504,11 @@ func TestStore_FailedFlushEndsWritingUntilReopened(t *testing.T) {
 	for _, method := range methods(storeInstance)[:firstWrite] {
 		check(t, method.run())
 	}
+	checkMissing(t, storeInstance, "session", "expired")
+	if got := countRows(t, database); got < rows {
+		t.Errorf("%d of %d rows are left, want none removed by a Get", got, rows)
+	}
+	check(t, database.Close())
 	storeInstance.Close() // may say that the flush failed
 	check(t, storeInstance.Close())
 	reopened := openStore(t, databasePath)
@@ -2497,6 +2530,35 @@ func TestStore_DriverPanicBecomesAnErrorAndEndsTheStore(t *testing.T) {
 		storeInstance.Close() // whatever it says of such a connection, it returns
 		check(t, storeInstance.Close())
 	})
+}
+
+// TestStore_DriverFaultBecomesAnError has the driver follow a pointer to nowhere, which ends a program that does not ask for a
+// panic, and so in a process of its own.
+func TestStore_DriverFaultBecomesAnError(t *testing.T) {
+	if got := runHelper(t, helperCommand(t, "fault")); got != "an error" {
+		t.Errorf("the process printed %q", got)
+	}
+}
+
+func faultInADriverCall([]string) error {
+	address, opened := uintptr(1)<<44, false
+	storeInstance, err := openHooked(":memory:", func(connection sqlite.ExecQuerierContext) error {
+		connection.(sqlite.HookRegisterer).RegisterCommitHook(func() int32 {
+			if !opened {
+				return 0
+			}
+			return **(**int32)(unsafe.Pointer(&address))
+		})
+		return nil
+	})
+	opened = true
+	if err == nil && !strings.Contains(fmt.Sprint(storeInstance.Set("config", "colour", "blue")), "panicked") {
+		err = errors.New("the write did not tell of it")
+	}
+	if err == nil {
+		fmt.Print("an error")
+	}
+	return err
 }
 
 func TestStore_DriverPanicInASharedCommitFailsAll(t *testing.T) {
@@ -3788,6 +3850,10 @@ func TestStore_LongTextIsRefused(t *testing.T) {
 					refused(method.name, method.call(storeInstance, "config", "config", long))
 				}
 			}
+			scopedStore := newScope(t, storeInstance, "tenant-a")
+			_, err := scopedStore.Get(long, "config")
+			refused("Get", err)
+			refused("Set", scopedStore.Set(long, "config", "red"))
 			// A prefix is no name: it may be refused, but it matches nothing.
 			if count, err := storeInstance.CountAll(long); err == nil && count != 0 {
 				t.Fatalf("CountAll of a prefix of %d bytes = %d", len(long), count)
@@ -4996,6 +5062,14 @@ func TestStore_PurgeExpired_OddRowsOfOtherPrograms(t *testing.T) {
 	if removed != 6 {
 		t.Errorf("PurgeExpired removed %d entries of 6 that have expired", removed)
 	}
+	checkValue(t, storeInstance, "session", "alive", "")
+}
+
+// TestStore_Get_SeesNoExpiryOfAnotherKindPassed has another program's numbers with a fraction.
+func TestStore_Get_SeesNoExpiryOfAnotherKindPassed(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	execSQL(t, openSQL(t, databasePath), `INSERT INTO entries VALUES ('session', 'expired', '', 1.5), ('session', 'alive', '', 9e15 + 0.5)`)
+	checkMissing(t, storeInstance, "session", "expired")
 	checkValue(t, storeInstance, "session", "alive", "")
 }
 
