@@ -1796,8 +1796,8 @@ func (c *connection) free() (size int64, err error) {
 	return size, err
 }
 
-// merge has SQLite do a checkpoint: it copies the log into the database, up to what another process still reads, and
-// nothing while another one does so.
+// merge has SQLite do a checkpoint: it copies the log into the database, up to what
+// another process still reads, and nothing while another one does so.
 func (c *connection) merge() error {
 	_, err := c.exec("PRAGMA wal_checkpoint(PASSIVE)")
 	return err
