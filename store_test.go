@@ -2541,7 +2541,7 @@ func TestStore_DriverFaultBecomesAnError(t *testing.T) {
 }
 
 func faultInADriverCall([]string) error {
-	address, opened := uintptr(1)<<44, false
+	address, opened := uintptr(1)<<(strconv.IntSize-20), false
 	storeInstance, err := openHooked(":memory:", func(connection sqlite.ExecQuerierContext) error {
 		connection.(sqlite.HookRegisterer).RegisterCommitHook(func() int32 {
 			if !opened {
