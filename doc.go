@@ -52,10 +52,10 @@
 //
 // Expired rows are removed by the Get that finds them, by a write into a namespace that
 // they make full, by a purge in the background every 60 seconds and by
-// [Store.PurgeExpired]. Expiry is silent: no event tells of it. It goes
-// by the wall clock, so that it survives a restart; a step of the clock moves it. In a
-// bubble of [testing/synctest] it goes by the bubble's clock, and so do the purge and the
-// wait for another process, if the store is opened and closed within the bubble.
+// [Store.PurgeExpired]. Expiry is silent: no event tells of it. It goes by the wall clock,
+// so that it survives a restart; a step of the clock moves it. In a bubble of
+// [testing/synctest] it goes by the bubble's clock, and so do the purge and the wait for
+// another process, if the store is opened and closed within the bubble.
 //
 // # Namespaces and quotas
 //

@@ -1556,6 +1556,52 @@ func TestScopedStore_Set_CountsWhatItHasWaitedForAnotherProcess(t *testing.T) {
 	}
 }
 
+// TestScopedStore_Set_NobodyWaitsForAnotherProcessInTurn has another connection lock the file while writers that have found
+// their namespace full queue to make room.
+func TestScopedStore_Set_NobodyWaitsForAnotherProcessInTurn(t *testing.T) {
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	synctest.Test(t, func(t *testing.T) {
+		storeInstance, hook := openWithCommitHook(t, databasePath)
+		scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+		check(t, errors.Join(scopedStore.Set("config", "colour", "blue"), storeInstance.SetWithTTL("session", "token", "", 0)))
+		database, err := sql.Open("sqlite", fileURI(databasePath, "_pragma=busy_timeout(0)"))
+		check(t, err)
+		database.SetMaxOpenConns(1)
+		begin := make(chan struct{})
+		hook.set(func() int32 { // in the commit of the batch that removes the token
+			hook.set(nil)
+			synctest.Wait()
+			close(begin)
+			return 0
+		})
+		var locking, writing sync.WaitGroup
+		var written atomic.Bool
+		locking.Go(func() {
+			<-begin
+			for !written.Load() {
+				if _, err := database.Exec("BEGIN IMMEDIATE"); err == nil {
+					time.Sleep(30 * time.Second)
+					execSQL(t, database, "COMMIT")
+					return
+				}
+			}
+		})
+		for writer := range 16 {
+			writing.Go(func() {
+				start := time.Now()
+				err := scopedStore.Set("config", strconv.Itoa(writer), "")
+				if waited := time.Since(start); waited > 5*time.Second+10*time.Millisecond {
+					t.Errorf("a writer has waited %v, and got %v", waited, err)
+				}
+			})
+		}
+		writing.Wait()
+		written.Store(true)
+		locking.Wait()
+		check(t, errors.Join(storeInstance.Close(), database.Close()))
+	})
+}
+
 func TestScopedStore_Set_MakesRoomWhileOthersGetThrough(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	database := openSQL(t, databasePath)

@@ -48,20 +48,20 @@ const (
 	// in the order of their place in the file: in that of their expiry, a batch would
 	// write nearly a page a row. Rows up to purgeGap apart are removed by one statement.
 	// Large values end a batch once it has freed purgeSize of pages, which is looked at
-	// after purgeStep rows, twice as many, and so on.
+	// after one row, two more, four more, and so on.
 	purgeBatch  = 2_500
 	purgeWindow = 128 * 1024
 	purgeGap    = 8
-	purgeStep   = 16
 	purgeSize   = 16 << 20
 
-	// mergeSize is how many bytes of pages the log may hold when a batch of a purge begins,
-	// and when Get removes what has expired. SQLite merges the log with the commit that makes
-	// it checkpointSize, and who waited for the batch would wait two or three times as long.
-	// The log of a Get may come closer to that: it grows by a few pages.
+	// mergeSize is how many bytes of pages the log may hold when a batch of a purge begins.
+	// SQLite merges the log with the commit that makes it checkpointSize, and who waited for
+	// the batch would wait two or three times as long. Beyond lazySize the lazy delete of Get
+	// keeps SQLite from that, and beyond lazyMost it is left to the purge.
 	checkpointSize = 1_000 * 4_096
 	mergeSize      = 400 * 4_096
 	lazySize       = 900 * 4_096
+	lazyMost       = 16 * checkpointSize
 
 	// pageRows and pageBytes bound what a stream holds in memory.
 	pageRows  = 256
@@ -424,10 +424,13 @@ func (store *Store) prepare(began time.Time) error {
 			return err
 		}
 	}
-	for _, setting := range pagesSQL {
-		if _, err := c.exec(fmt.Sprint(setting, checkpointSize/c.pageSize)); err != nil {
-			return err
-		}
+	// What a batch of a purge changes, more than the 2 MB that SQLite caches, goes to the log
+	// once and not again and again. In pages, whose size another program may have chosen.
+	if _, err := c.exec(fmt.Sprint("PRAGMA cache_spill = ", checkpointSize/c.pageSize)); err != nil {
+		return err
+	}
+	if err := c.setAutocheckpoint(); err != nil {
+		return err
 	}
 	if len(missing) > 0 {
 		if err := setTimeout(); err != nil {
@@ -462,11 +465,6 @@ var settingsSQL = [...]string{
 	"PRAGMA temp_store = MEMORY",
 	"PRAGMA journal_size_limit = 4194304",
 }
-
-// pagesSQL are the settings that are counted in pages, whose size another program may have
-// chosen. What a batch of a purge changes, more than the 2 MB that SQLite caches, goes to
-// the log once and not again and again.
-var pagesSQL = [...]string{"PRAGMA cache_spill = ", "PRAGMA wal_autocheckpoint = "}
 
 // Close ends the store: it lets the writes under way reach the disk and the watchers,
 // closes every watcher's channel and then the database. It waits for no callback and
@@ -549,17 +547,11 @@ func (store *Store) GetFields(group, key string) (iter.Seq[string], error) {
 
 func (store *Store) get(function, group, key string) (string, error) {
 	read := entryReads.Get().(*entryRead)
-	read.group, read.key = group, key
+	read.store, read.group, read.key = store, group, key
 	err := store.reads.do(&read.call)
-	value, expires, found := read.value, read.expires, read.found
-	*read = entryRead{call: call{run: read.run}}
+	value, found := read.value, read.found
+	*read = entryRead{call: call{run: read.run, after: read.after}}
 	entryReads.Put(read)
-	if err == nil && found && expires != nil {
-		if now := time.Now().UnixMilli(); expired(expires, now) {
-			found = false
-			store.removeExpired(group, key, now)
-		}
-	}
 	if err == nil && !found {
 		err = NotFoundError
 	}
@@ -572,6 +564,7 @@ func (store *Store) get(function, group, key string) (string, error) {
 // entryRead is the call that reads an entry.
 type entryRead struct {
 	call
+	store      *Store
 	group, key string
 
 	value   string
@@ -588,6 +581,17 @@ var entryReads = sync.Pool{New: func() any {
 			read.value, read.expires, read.found = text(row[0]), row[1], true
 			return false
 		}, read.group, read.key)
+	}
+	read.after = func(c *connection) {
+		if !read.found || read.expires == nil {
+			return
+		}
+		if now := time.Now().UnixMilli(); expired(read.expires, now) {
+			read.found = false
+			if !read.store.flushing.failed.Load() {
+				c.removeExpired(read.group, read.key, now)
+			}
+		}
 	}
 	return read
 }}
@@ -973,19 +977,21 @@ func expired(expires driver.Value, now int64) bool {
 	return false
 }
 
-// removeExpired is the lazy delete of Get: one try, which waits for nobody who uses the
-// connection, for no flush, no merge of the log and no other process. Where it fails, the
-// purge comes.
-func (store *Store) removeExpired(group, key string, now int64) {
-	c := store.connection
-	c.useIfFree(func() error {
-		// Looked at here, since Close flushes what is unflushed with the connection in its hands.
-		if store.closed() || store.flushing.failed.Load() || c.logged() > lazySize {
-			return nil
+// removeExpired is the lazy delete of Get, in the round of the read: one try, which waits
+// for nobody, for no merge of the log, and for no flush but SQLite's of a log begun anew.
+// Where it fails, or the log has become too long for it, the purge comes.
+func (c *connection) removeExpired(group, key string, now int64) {
+	logged := c.logged()
+	if logged > lazyMost {
+		return
+	}
+	if logged > lazySize { // the next write has SQLite merge the log
+		if _, err := c.exec("PRAGMA wal_autocheckpoint = 0"); err != nil {
+			return
 		}
-		_, err := c.exec(deleteExpiredEntrySQL, group, key, now)
-		return err
-	})
+		defer c.setAutocheckpoint()
+	}
+	_, _ = c.exec(deleteExpiredEntrySQL, group, key, now)
 }
 
 // PurgeExpired removes the entries that have expired and returns how many there were,
@@ -1123,7 +1129,7 @@ func (search *expiredRows) remove(c *connection, rows []int64) (removed int64, r
 	free, err := c.free()
 	enough := free + purgeSize
 	batch, rest := rows[:min(len(rows), purgeBatch)], rows
-	for size := purgeStep; len(batch) > 0 && free < enough && err == nil; size *= 2 {
+	for size := 1; len(batch) > 0 && free < enough && err == nil; size *= 2 {
 		step := batch[:min(len(batch), size)]
 		batch, rest = batch[len(step):], rest[len(step):]
 		for len(step) > 0 && err == nil {
@@ -1150,15 +1156,15 @@ func (search *expiredRows) remove(c *connection, rows []int64) (removed int64, r
 // A call is what a method asks of the connection.
 type call struct {
 	run   func(*connection) error // may run again, from its start, after a shared transaction failed
+	after func(*connection)       // or nil: what follows in the same use of the connection, outside the transaction
 	size  size
 	flush bool   // it ends when the log has been flushed
 	event *Event // what run has changed, or nil
 
-	began  time.Time     // when do was called, less what the call had waited before
-	waited time.Duration // for another process
-	err    error
-	done   bool
-	wake   chan bool // true: lead the lane; false: done
+	limit time.Duration // how long its lane may have waited for other processes when it gives up
+	err   error
+	done  bool
+	wake  chan bool // true: lead the lane; false: done
 }
 
 // size says what transaction a call needs, and with whom it shares a round.
@@ -1179,6 +1185,7 @@ type lane struct {
 	begin  string
 	writes bool
 	batch  chan struct{} // held by a batch on its way through the lane, so that nobody waits for two
+	waited atomic.Int64  // for other processes, in all its time: a time.Duration
 
 	mutex sync.Mutex // protects the fields below
 	led   bool       // somebody leads
@@ -1192,12 +1199,14 @@ type lane struct {
 
 // do runs a call and returns its error once it is done.
 func (lane *lane) do(own *call) error {
-	own.done = false // it may have been here before
+	own.done = false // it may have been here before, with a limit that holds for all its rounds
+	if own.limit == 0 {
+		own.limit = time.Duration(lane.waited.Load()) + maximumWait
+	}
 	if own.size == batch {
 		lane.batch <- struct{}{}
 		defer func() { <-lane.batch }()
 	}
-	own.began = time.Now().Add(-own.waited)
 	lane.mutex.Lock()
 	if lane.store.closed() { // under the lock, so that drain misses nobody
 		lane.mutex.Unlock()
@@ -1219,10 +1228,14 @@ func (lane *lane) do(own *call) error {
 // lead runs rounds until own is done, more than one only beside another process that
 // holds a lock, and hands the lead to the first call that still waits.
 func (lane *lane) lead(own *call) {
+	var counted time.Time // up to when lane.waited counts
 	for attempt := 0; ; attempt++ {
 		lane.runRound(own)
 		if own.done {
 			break
+		}
+		if attempt == 0 {
+			counted = time.Now()
 		}
 		timer := time.NewTimer(pause(attempt))
 		select {
@@ -1230,6 +1243,9 @@ func (lane *lane) lead(own *call) {
 		case <-lane.store.closing:
 			timer.Stop()
 		}
+		now := time.Now()
+		lane.waited.Add(int64(now.Sub(counted)))
+		counted = now
 	}
 	lane.mutex.Lock()
 	defer lane.mutex.Unlock()
@@ -1252,6 +1268,11 @@ func (lane *lane) runRound(own *call) {
 	err := lane.store.connection.use(func() error {
 		lane.take(own)
 		lane.runCalls()
+		for _, each := range lane.round {
+			if each.after != nil && each.err == nil {
+				each.after(lane.store.connection)
+			}
+		}
 		return nil
 	})
 	if err != nil { // the connection is gone
@@ -1261,8 +1282,7 @@ func (lane *lane) runRound(own *call) {
 	lane.served = lane.served[:0]
 	waiting := lane.round[:0]
 	for _, each := range lane.round {
-		if isBusy(each.err) && time.Since(each.began) < maximumWait {
-			each.waited = time.Since(each.began)
+		if isBusy(each.err) && time.Duration(lane.waited.Load()) < each.limit {
 			if each != own {
 				waiting = append(waiting, each)
 			}
@@ -1423,11 +1443,11 @@ type flusher struct {
 }
 
 func (flusher *flusher) open(databaseFile string) error {
-	if runtime.GOOS != "windows" { // where a directory cannot be flushed
-		directory := filepath.Dir(databaseFile)
-		if err := checkDirectory(directory); err != nil {
-			return err
-		}
+	directory := filepath.Dir(databaseFile)
+	if err := checkDirectory(directory); err != nil {
+		return err
+	}
+	if runtime.GOOS != "windows" {
 		flusher.directory = directory
 	}
 	log, err := os.OpenFile(databaseFile+"-wal", os.O_RDWR, 0)
@@ -1437,6 +1457,9 @@ func (flusher *flusher) open(databaseFile string) error {
 
 // checkDirectory returns an error if a directory cannot be opened, as for its flush.
 func checkDirectory(path string) error {
+	if runtime.GOOS == "windows" { // where it cannot be flushed either
+		return nil
+	}
 	directory, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("open the directory: %w", cause(err))
@@ -1558,20 +1581,6 @@ func connect(dataSource string) (*connection, error) {
 // use calls run while nobody else uses the connection.
 func (c *connection) use(run func() error) error {
 	c.token <- struct{}{}
-	return c.useHeld(run)
-}
-
-// useIfFree is use where it has to wait for nobody, and else nothing.
-func (c *connection) useIfFree(run func() error) {
-	select {
-	case c.token <- struct{}{}:
-		_ = c.useHeld(run)
-	default:
-	}
-}
-
-// useHeld gives the token back, which its caller has taken.
-func (c *connection) useHeld(run func() error) error {
 	defer func() { <-c.token }()
 	return c.pinned.Raw(func(any) error { return run() })
 }
@@ -1785,6 +1794,12 @@ func (c *connection) logged() int64 {
 		return false
 	})
 	return size
+}
+
+// setAutocheckpoint has SQLite merge the log with the commit that makes it checkpointSize.
+func (c *connection) setAutocheckpoint() error {
+	_, err := c.exec(fmt.Sprint("PRAGMA wal_autocheckpoint = ", checkpointSize/c.pageSize))
+	return err
 }
 
 // free is how many bytes of the file's pages hold nothing.

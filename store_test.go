@@ -4920,8 +4920,29 @@ func TestStore_Get_AnswersThoughTheLazyDeleteFails(t *testing.T) {
 	}
 }
 
-// TestStore_Get_LeavesWhatHasExpiredToThePurgeWhereTheLogIsLong has a log that SQLite merges with the next commit.
-func TestStore_Get_LeavesWhatHasExpiredToThePurgeWhereTheLogIsLong(t *testing.T) {
+// TestStore_Get_RemovesAllThatHasExpired reads expired entries one by one and at the same time: they are gone, however long the
+// log has become, and while somebody else reads.
+func TestStore_Get_RemovesAllThatHasExpired(t *testing.T) {
+	const expired = 1_000
+	for _, workers := range []int{1, 8, 64} {
+		t.Run(fmt.Sprint(workers), func(t *testing.T) {
+			storeInstance, databasePath := newFileStore(t)
+			database := openSQL(t, databasePath)
+			insertRows(t, database, "session", "%d", expired, 1)
+			concurrently(workers, func(worker int) {
+				for number := worker + 1; number <= expired; number += workers {
+					if _, err := storeInstance.Get("session", strconv.Itoa(number)); !errors.Is(err, store.NotFoundError) {
+						t.Errorf("Get: %v", err)
+					}
+				}
+			})
+			checkEqual(t, "rows", countRows(t, database), 0)
+		})
+	}
+}
+
+// TestStore_Get_HasNoLogMerged finds what has expired when SQLite would merge the log with the next commit.
+func TestStore_Get_HasNoLogMerged(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	database := openSQL(t, databasePath)
 	check(t, storeInstance.SetWithTTL("session", "token", "abc123", 0))
@@ -4931,7 +4952,11 @@ func TestStore_Get_LeavesWhatHasExpiredToThePurgeWhereTheLogIsLong(t *testing.T)
 	if merged := loggedPages(t, database, 2); merged != 0 {
 		t.Errorf("a Get waited until %d pages of the log were merged", merged)
 	}
-	checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), 1)
+	checkEqual(t, "rows", countRows(t, database), 1)
+	check(t, storeInstance.Set("config", "colour", "blue"))
+	if loggedPages(t, database, 1) != loggedPages(t, database, 2) {
+		t.Error("the next write has not had the log merged")
+	}
 }
 
 // loggedPages returns a column of what SQLite says of the log: its pages are in the second, those merged in the third.
@@ -5177,7 +5202,7 @@ func TestStore_PurgeExpired_MergesTheLogInItsOwnRound(t *testing.T) {
 }
 
 // TestStore_PurgeExpired_NobodyReadsBehindTwoBatches has reads come during the first batch of a purge: more than there are
-// writes in a transaction, and one of what has expired, which may remove it in a commit of its own before the second batch.
+// writes in a transaction, and one of what has expired, which removes it in a commit of its own before the second batch.
 func TestStore_PurgeExpired_NobodyReadsBehindTwoBatches(t *testing.T) {
 	const expired = 6_000 // three batches
 	for _, test := range []struct {
