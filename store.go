@@ -989,7 +989,7 @@ func (c *connection) removeExpired(group, key string, now int64) {
 		if _, err := c.exec("PRAGMA wal_autocheckpoint = 0"); err != nil {
 			return
 		}
-		defer c.setAutocheckpoint()
+		defer c.setAutocheckpoint() // which fails with a connection that has ended alone
 	}
 	_, _ = c.exec(deleteExpiredEntrySQL, group, key, now)
 }

@@ -1031,23 +1031,19 @@ func TestNew_WithoutPermissionNamesThePathAndCreatesNothing(t *testing.T) {
 	add("empty file that may only be read", func(directory string) string {
 		return setMode(fileOf("")(t, directory), 0o444)
 	})
-	add("new file in a directory that may only be read", func(directory string) string {
-		return filepath.Join(setMode(directory, 0o555), "store.db")
-	})
-	add("store in a directory that may only be read", func(directory string) string {
-		databasePath := setMode(storeIn(directory), 0o666)
-		setMode(directory, 0o555)
-		return databasePath
-	})
-	// Its names could not be flushed.
-	add("new file in a directory that may not be read", func(directory string) string {
-		return filepath.Join(setMode(directory, 0o333), "store.db")
-	})
-	add("store in a directory that may not be read", func(directory string) string {
-		databasePath := setMode(storeIn(directory), 0o666)
-		setMode(directory, 0o333)
-		return databasePath
-	})
+	for what, mode := range map[string]os.FileMode{
+		"that may only be read": 0o555,
+		"that may not be read":  0o333, // so that its names could not be flushed
+	} {
+		add("new file in a directory "+what, func(directory string) string {
+			return filepath.Join(setMode(directory, mode), "store.db")
+		})
+		add("store in a directory "+what, func(directory string) string {
+			databasePath := setMode(storeIn(directory), 0o666)
+			setMode(directory, mode)
+			return databasePath
+		})
+	}
 	look := func(directory string) map[string]string {
 		if information, err := os.Stat(directory); err == nil && information.Mode().Perm() == 0o333 {
 			setMode(directory, 0o777)

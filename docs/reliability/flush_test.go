@@ -100,9 +100,7 @@ func init() {
 		}
 		group.Wait()
 	}
-}
-
-func init() {
+	// A child that only reads, and removes with that what has expired.
 	roles["look"] = func() {
 		storeInstance, err := store.New(os.Args[1])
 		if err != nil {
