@@ -37,11 +37,16 @@
 // # Durability
 //
 // When a write returns nil, it is on the disk, and survives a kill and a power loss.
-// Writes of several goroutines share commits and flushes; no reader waits for the disk.
-// A write that fails has changed nothing, with one exception: after a failed flush a
-// value may be there or not, and where the disk has refused it, every further write of
-// this Store fails until it has been closed and opened again. The error of such a write
-// says so and wraps that of the operating system, [syscall.EIO] for instance.
+// Writes of several goroutines share commits and flushes, so that many entries are
+// loaded fastest by many goroutines. No reader waits for the disk: a Get may return a
+// value that is still on its way there, an event never tells of one.
+//
+// A write that fails has changed nothing, but for a purge, which keeps the batches it has
+// done, and for a write whose flush fails: its value may be there or not, without an
+// event. Once the disk has refused a flush, every further write of this Store fails with
+// an error that says so and wraps that of the operating system, [syscall.EIO] for
+// instance, until the store has been closed and opened again. What is mirrored elsewhere
+// has to be read anew then.
 //
 // # Expiry
 //
@@ -73,10 +78,10 @@
 //
 // [Store.Watch] gives a channel of the changes in commit order, which drops events when
 // its reader is too slow and lets it notice; [Store.OnChange] calls a function in the
-// writer's goroutine and misses nothing. Both see what is written through this Store and
+// writer's goroutine and misses none. Both see what is written through this Store and
 // its scopes, not what other Store values or processes write to the file. An event does
-// not say when its entry expires: what is mirrored of a group whose entries have a time to
-// live is a hint, and Get tells what holds.
+// not say when its entry expires, and no method does: what is mirrored of a group whose
+// entries have a time to live is a hint, and Get tells what holds.
 //
 //	watcher := storeInstance.Watch("config", "*")
 //	defer storeInstance.Unwatch(watcher)
@@ -88,9 +93,19 @@
 //
 // Every error begins with the function, names the entry and wraps its cause: "store.Get:
 // config/colour: not found" wraps [NotFoundError]. After [Store.Close] the cause is
-// [os.ErrClosed]. What SQLite reports is a *sqlite.Error of modernc.org/sqlite, for a call
-// that waited in vain for another process with the code 5 (SQLITE_BUSY): it has changed
-// nothing and may be tried again. No error quotes a stored value.
+// [os.ErrClosed]. What SQLite reports is a *sqlite.Error of modernc.org/sqlite, whose code
+// has the kind in its lowest byte (https://sqlite.org/rescode.html):
+//
+//	if failed, ok := errors.AsType[*sqlite.Error](err); ok {
+//		switch failed.Code() & 0xff {
+//		case 5: // SQLITE_BUSY: waited in vain for another process; try again
+//		case 13: // SQLITE_FULL: the disk is full; works again once there is room
+//		}
+//	}
+//
+// No error quotes a stored value, but groups and keys it does, as they are: where a key is
+// a secret, such as the token of a session, store under its hash or keep the error out of
+// the log.
 //
 // # The file
 //

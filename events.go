@@ -90,8 +90,10 @@ type Watcher struct {
 //		fmt.Println(event.Type, event.Key, event.Value)
 //	}
 //
-// The watcher gets every event of a write that begins after Watch returned, and the
-// EventDeleteGroup of its group whatever its key. On a closed store its channel is closed.
+// The group is the full name, "tenant-a:config" for one of a scope: those of a whole
+// namespace come with "*", to be told apart by [Event.Group]. The watcher gets every event
+// of a write that begins after Watch returned, and the EventDeleteGroup of its group
+// whatever its key. On a closed store its channel is closed.
 func (store *Store) Watch(group, key string) *Watcher {
 	events := make(chan Event, watcherBuffer)
 	watcher := &Watcher{Events: events, events: events, group: group, key: key}
@@ -99,8 +101,8 @@ func (store *Store) Watch(group, key string) *Watcher {
 	return watcher
 }
 
-// Unwatch removes a watcher and closes its channel. What is no watcher of this store any
-// more, or never was, it leaves alone.
+// Unwatch removes a watcher and closes its channel. It leaves nil, a watcher removed
+// before and one of another store alone.
 func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
 
 // OnChange has callback called with every event of this store, and returns a function
@@ -114,7 +116,7 @@ func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
 // A callback runs in the goroutine of the writer, once the write is on the disk and the
 // watchers have it, before the write returns; the callbacks of one event run in the
 // order of their registration, those of different writers may run at the same time. It
-// misses nothing, and may call any method of the store, Close included; its own writes
+// misses no event, and may call any method of the store, Close included; its own writes
 // call it as well. Once it has been ended, a write under way may still call it. If it panics,
 // the remaining callbacks are skipped and the writer's caller gets the panic, while the
 // write stays.

@@ -125,8 +125,8 @@ type QuotaConfig struct {
 var namespacePattern = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
 
 // NewScoped returns the part of storeInstance that belongs to namespace, which has to
-// consist of ASCII letters, digits and hyphens. It does not touch the disk, and fails for
-// another namespace or a nil store alone.
+// consist of ASCII letters, digits and hyphens. It does not touch the disk, and fails only
+// for any other namespace and for a nil store.
 //
 //	tenant, err := store.NewScoped(storeInstance, "tenant-a")
 func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {

@@ -469,7 +469,7 @@ var settingsSQL = [...]string{
 // Close ends the store: it lets the writes under way reach the disk and the watchers,
 // closes every watcher's channel and then the database. It waits for no callback and
 // for no other process. Every other method returns an error that wraps [os.ErrClosed]
-// afterwards; a second Close returns nil. All stores of a file have to be closed before
+// afterwards, as do the calls that still wait for their turn; a second Close returns nil. All stores of a file have to be closed before
 // it is copied, moved or removed.
 func (store *Store) Close() error {
 	var err error
@@ -657,7 +657,8 @@ func (store *Store) getAll(group string) (map[string]string, error) {
 }
 
 // Render executes a [text/template] with the keys of a group as its data. A key that is
-// missing renders as "<no value>".
+// missing renders as "<no value>" in {{.name}}, and as nothing in {{index . "name"}}. Nothing
+// is escaped.
 //
 //	page, err := storeInstance.Render("Hello {{.name}}", "user")
 //	page, err = storeInstance.Render(`{{or .port "80"}} {{index . "db-host"}}`, "config")
@@ -826,8 +827,8 @@ func (store *Store) isAlive(group string) (alive bool, err error) {
 //
 // When Set returns nil, the value is on the disk. Calls of several goroutines share
 // commits and flushes. An error means that nothing was written, unless it is that of a
-// flush: then the value may be there or not, and where the disk has refused it the store
-// accepts no further write until it has been closed and opened again.
+// flush: then the value may be there or not, and once the disk has refused a flush the
+// store accepts no further write until it has been closed and opened again.
 func (store *Store) Set(group, key, value string) error {
 	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil, nil)
 }
@@ -896,7 +897,7 @@ var entryWrites = sync.Pool{New: func() any {
 	return write
 }}
 
-// Delete removes a key. That it does not exist is no error.
+// Delete removes a key. A missing key is no error.
 //
 //	err := storeInstance.Delete("config", "colour")
 //
@@ -918,8 +919,8 @@ func (store *Store) Delete(group, key string) error {
 	return nil
 }
 
-// DeleteGroup removes every key of a group, at once for every reader. That there is
-// none is no error.
+// DeleteGroup removes every key of a group, at once for every reader. A group without
+// keys is no error.
 //
 //	err := storeInstance.DeleteGroup("session")
 //
@@ -996,7 +997,8 @@ func (c *connection) removeExpired(group, key string, now int64) {
 
 // PurgeExpired removes the entries that have expired and returns how many there were,
 // once that is on the disk. A store does so itself every minute, to free their room; no
-// read returns them before. It works in batches, between which other calls go on.
+// read returns them before. It works in batches, between which other calls go on. With an
+// error, the number is that of the entries removed before it.
 //
 //	removed, err := storeInstance.PurgeExpired()
 func (store *Store) PurgeExpired() (int64, error) {

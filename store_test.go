@@ -1261,7 +1261,7 @@ func TestNew_LeavesOtherTablesAlone(t *testing.T) {
 }
 
 func TestNew_AcceptsAStoreOfAnyJournalMode(t *testing.T) {
-	for _, mode := range []string{"delete", "truncate", "persist", "wal"} { // a backup made by VACUUM INTO is in the first
+	for _, mode := range []string{"delete", "truncate", "persist", "wal"} {
 		t.Run(mode, func(t *testing.T) {
 			storeInstance, databasePath := newFileStore(t)
 			check(t, storeInstance.Set("config", "colour", "blue"))
@@ -1275,6 +1275,16 @@ func TestNew_AcceptsAStoreOfAnyJournalMode(t *testing.T) {
 			checkSame(t, "journal mode", queryLines(t, openSQL(t, databasePath), "PRAGMA journal_mode"), []string{"wal"})
 		})
 	}
+}
+
+func TestStore_VacuumIntoMakesABackup(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	check(t, storeInstance.Set("config", "colour", "blue"))
+	copyPath := filepath.Join(t.TempDir(), "copy.db")
+	execSQL(t, openSQL(t, databasePath), "VACUUM INTO '"+copyPath+"'")
+	check(t, storeInstance.Set("config", "colour", "green"))
+	checkValue(t, openStore(t, copyPath), "config", "colour", "blue")
+	checkValue(t, storeInstance, "config", "colour", "green")
 }
 
 func TestStore_RowsOfAnotherProgramReadAsBytes(t *testing.T) {
