@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -48,10 +49,11 @@ type run struct {
 	recorded map[string][]float64
 	closers  []func() error
 
-	keepsSQLiteFile bool
+	keepsFile bool
 }
 
-// trial lets all peers take turns, each round beginning with another one.
+// trial lets all peers take turns, in another order each round, so that none always
+// follows the same one.
 func (bench *bench) trial(workload workload, trial trial) {
 	var runs []*run
 	for _, peer := range bench.peers {
@@ -63,9 +65,10 @@ func (bench *bench) trial(workload workload, trial trial) {
 	if trial.once {
 		rounds = 1
 	}
+	random := rand.New(rand.NewPCG(4, 4))
 	for round := range rounds {
-		for i := range runs {
-			run := runs[(i+round)%len(runs)]
+		for _, i := range random.Perm(len(runs)) {
+			run := runs[i]
 			if run.ended {
 				continue
 			}
@@ -86,9 +89,10 @@ func (bench *bench) trial(workload workload, trial trial) {
 	}
 }
 
-// turn measures a run once more. All SQLite files of a process share one page cache,
-// from which the least recently used page goes, whosever it is
-// (SQLITE_ENABLE_MEMORY_MANAGEMENT): so one that is kept is open in its own turns alone.
+// turn measures a run once more. A file that is kept is open in its own turns alone, and
+// made anew for each: nobody's work in the background goes on in another's turn. Besides,
+// all SQLite files of a process share one page cache, from which the least recently used
+// page goes, whosever it is (SQLITE_ENABLE_MEMORY_MANAGEMENT).
 func (run *run) turn(trial trial) (err error) {
 	if run.measure == nil {
 		if run.measure, err = trial.start(run); err != nil {
@@ -96,7 +100,7 @@ func (run *run) turn(trial trial) (err error) {
 		}
 	}
 	runtime.GC()
-	if err := run.measure(); err != nil || !run.keepsSQLiteFile {
+	if err := run.measure(); err != nil || !run.keepsFile {
 		return err
 	}
 	run.measure = nil
@@ -168,56 +172,57 @@ type instance struct {
 }
 
 // end closes a database and removes its files.
-func (instance instance) end() error { return errors.Join(instance.Close(), instance.remove()) }
+func (instance *instance) end() error { return errors.Join(instance.Close(), instance.remove()) }
 
-func (instance instance) remove() error {
+func (instance *instance) remove() error {
 	if instance.directory == "" {
 		return nil
 	}
 	return os.RemoveAll(instance.directory)
 }
 
-// keep opens a database for the whole trial.
-func (run *run) keep(memory bool, callers int, data dataset) (instance, error) {
+// keep opens a database for the whole trial, or a file for a turn.
+func (run *run) keep(memory bool, callers callers, data dataset) (*instance, error) {
 	opened, err := run.open(memory, callers, data)
 	if err == nil {
 		run.finally(opened.end)
-		run.keepsSQLiteFile = run.keepsSQLiteFile || run.peer.sqliteFile && !memory
+		run.keepsFile = run.keepsFile || !memory
 	}
 	return opened, err
 }
 
 // open opens a database that holds the entries of a dataset. An SQLite file is
 // filled before it is opened, the rest by the peer's own quickest way.
-func (run *run) open(memory bool, callers int, data dataset) (opened instance, err error) {
-	opened.options.callers = callers
+func (run *run) open(memory bool, callers callers, data dataset) (*instance, error) {
+	opened := &instance{options: options{callers: callers}}
 	if memory {
 		if !run.peer.volatile {
-			return opened, errNoCounterpart
+			return nil, errNoCounterpart
 		}
 	} else {
 		run.serial++
 		opened.directory = filepath.Join(run.directory, fmt.Sprintf("%s-%d", run.peer.name, run.serial))
 		if err := os.Mkdir(opened.directory, 0o700); err != nil {
-			return opened, err
+			return nil, err
 		}
 		opened.options.path = filepath.Join(opened.directory, "data")
 	}
 	filled := data.count() == 0 || run.peer.writeOnly
 	if run.peer.sqliteFile && !memory && !filled {
 		if err := run.copyTemplate(data, opened.options.path); err != nil {
-			return opened, err
+			return nil, err
 		}
 		filled = true
 	}
+	var err error
 	if opened.database, err = run.peer.open(opened.options); err != nil {
-		return opened, err
+		return nil, err
 	}
 	if filled {
 		return opened, nil
 	}
 	if err := fill(opened.database, data); err != nil {
-		return opened, errors.Join(err, opened.end())
+		return nil, errors.Join(err, opened.end())
 	}
 	return opened, nil
 }
@@ -268,7 +273,7 @@ func copyFile(from, to string) (err error) {
 // needs returns errNoCounterpart for a peer whose database lacks a capability,
 // before anything large is written for it.
 func needs[capability any](run *run) error {
-	database, err := run.open(run.peer.volatile, 1, dataset{})
+	database, err := run.open(run.peer.volatile, alone, dataset{})
 	if err != nil {
 		return err
 	}

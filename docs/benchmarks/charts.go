@@ -74,14 +74,15 @@ func (report *report) workloadChart(workload workload) *chart {
 	if chart.unit.moreIsBetter() {
 		chart.axis = "calls per second (more is better)"
 	}
+	figures := slices.DeleteFunc(workload.figures(), func(figure figure) bool { return figure.unit != chart.unit })
 	for _, peer := range report.peers {
 		series := series{name: peer.name}
-		for _, figure := range workload.figures() {
+		for _, figure := range figures {
 			series.values = append(series.values, report.of(workload.name, figure.name, peer.name))
 		}
 		chart.series = append(chart.series, series)
 	}
-	for _, figure := range workload.figures() {
+	for _, figure := range figures {
 		chart.rows = append(chart.rows, figure.name)
 	}
 	return chart

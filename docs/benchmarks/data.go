@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
-	"sync"
 )
 
 // entry is what a database is filled with.
@@ -71,15 +70,10 @@ func (data dataset) entries() iter.Seq[entry] {
 	}
 }
 
-var (
-	textsMutex sync.Mutex // protects texts
-	texts      = map[int][]string{}
-)
+var texts = map[int][]string{}
 
 // textsOf gives different random texts of one size, which do not compress.
 func textsOf(size int) []string {
-	textsMutex.Lock()
-	defer textsMutex.Unlock()
 	if texts[size] == nil {
 		const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 		random := rand.New(rand.NewPCG(1, uint64(size)))

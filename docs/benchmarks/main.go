@@ -62,6 +62,11 @@ func (settings settings) run() (err error) {
 	if settings.rounds < 1 {
 		return errors.New("-rounds must be at least 1")
 	}
+	if settings.json != "" { // now, not when all is measured, it turns out that it cannot be written
+		if err := writeFile(settings.json, func(io.Writer) error { return nil }); err != nil {
+			return err
+		}
+	}
 	directory, err := os.MkdirTemp(settings.directory, ".benchmarks-")
 	if err != nil {
 		return err
@@ -158,7 +163,7 @@ func selectWorkloads(only string) ([]workload, error) {
 	if only == "" {
 		return workloads, nil
 	}
-	wanted := strings.Split(only, ",")
+	wanted := slices.Compact(slices.Sorted(strings.SplitSeq(only, ",")))
 	used := make([]bool, len(wanted))
 	wants := func(name string) bool {
 		at := slices.Index(wanted, name)
@@ -204,7 +209,11 @@ func selectPeers(names string) ([]peer, error) {
 	wanted := strings.Split(names, ",")
 	for _, name := range wanted {
 		if !slices.ContainsFunc(peers, func(peer peer) bool { return peer.name == name }) {
-			return nil, fmt.Errorf("-peers: there is no %q", name)
+			var names []string
+			for _, peer := range peers {
+				names = append(names, peer.name)
+			}
+			return nil, fmt.Errorf("-peers: there is no %q; there are %s", name, strings.Join(names, " "))
 		}
 	}
 	return slices.DeleteFunc(peers, func(peer peer) bool { return !slices.Contains(wanted, peer.name) }), nil
@@ -219,7 +228,11 @@ func isTerminal(file *os.File) bool {
 func removeOnInterrupt(directory string) {
 	interrupted, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(interrupted, func() {
-		os.RemoveAll(directory)
+		for range 100 { // the run goes on making files
+			if os.RemoveAll(directory) == nil {
+				break
+			}
+		}
 		os.Exit(130)
 	})
 }

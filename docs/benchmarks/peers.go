@@ -23,8 +23,13 @@ type peer struct {
 // options are what a workload asks of the database that a peer opens.
 type options struct {
 	path    string // a file, or a directory that does not exist yet; "" is memory
-	callers int    // how many goroutines will call at the same time
+	callers callers
 }
+
+// callers are how many goroutines will call at the same time, and how many of them write.
+type callers struct{ all, writers int }
+
+var alone = callers{1, 1}
 
 // database is what every peer can do. A Set has reached the disk when it
 // returns, unless the database is in memory.

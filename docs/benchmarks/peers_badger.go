@@ -14,7 +14,7 @@ import (
 var badgerPeer = peer{
 	name:     "badger",
 	syncs:    "`SyncWrites`; transactions that commit at the same time are written by one goroutine, which syncs after each",
-	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; it holds tens of megabytes for that",
+	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; it holds tens of megabytes for that, and looks up what was written lately in them, with no query engine",
 	volatile: true,
 	open: func(options options) (database, error) {
 		settings := badger.DefaultOptions(options.path).
@@ -33,7 +33,7 @@ var badgerPeer = peer{
 
 type badgerDatabase struct {
 	*badger.DB
-	ordered
+	ordered[[]byte]
 }
 
 func (database badgerDatabase) Get(group, key string) (value string, err error) {
@@ -70,29 +70,28 @@ func (database badgerDatabase) Load(entries iter.Seq[entry]) error {
 	return batch.Flush()
 }
 
-func (database badgerDatabase) walk(start string, values bool, visit func(path, value string) string) error {
+func (database badgerDatabase) walk(prefix string, values bool, visit func(path, value []byte) string) error {
 	return database.View(func(transaction *badger.Txn) error {
 		settings := badger.DefaultIteratorOptions
-		settings.PrefetchValues = values
+		settings.PrefetchValues, settings.Prefix = values, []byte(prefix)
 		iterator := transaction.NewIterator(settings)
 		defer iterator.Close()
-		for iterator.Seek([]byte(start)); iterator.Valid(); {
-			item, text := iterator.Item(), ""
+		for iterator.Rewind(); iterator.Valid(); {
+			item, next := iterator.Item(), ""
 			if values {
 				err := item.Value(func(value []byte) error {
-					text = string(value)
+					next = visit(item.Key(), value)
 					return nil
 				})
 				if err != nil {
 					return err
 				}
+			} else {
+				next = visit(item.Key(), nil)
 			}
-			switch next := visit(string(item.Key()), text); next {
-			case "":
+			if next == "" {
 				iterator.Next()
-			case done:
-				return nil
-			default:
+			} else {
 				iterator.Seek([]byte(next))
 			}
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"iter"
 
 	"go.etcd.io/bbolt"
@@ -19,9 +20,9 @@ var bboltPeer = peer{
 		if err != nil {
 			return nil, err
 		}
-		bolt.MaxBatchSize = options.callers
+		bolt.MaxBatchSize = options.callers.writers
 		write := bolt.Batch
-		if options.callers == 1 {
+		if options.callers.writers == 1 {
 			write = bolt.Update
 		}
 		err = bolt.Update(func(transaction *bbolt.Tx) error {
@@ -38,7 +39,7 @@ var bboltBucket = []byte("entries")
 
 type bboltDatabase struct {
 	*bbolt.DB
-	ordered
+	ordered[[]byte]
 	write func(func(*bbolt.Tx) error) error
 }
 
@@ -72,21 +73,13 @@ func (database bboltDatabase) Load(entries iter.Seq[entry]) error {
 	})
 }
 
-func (database bboltDatabase) walk(start string, values bool, visit func(path, value string) string) error {
+func (database bboltDatabase) walk(prefix string, _ bool, visit func(path, value []byte) string) error {
 	return database.View(func(transaction *bbolt.Tx) error {
-		cursor := transaction.Bucket(bboltBucket).Cursor()
-		key, value := cursor.Seek([]byte(start))
-		for key != nil {
-			text := ""
-			if values {
-				text = string(value)
-			}
-			switch next := visit(string(key), text); next {
-			case "":
+		cursor, start := transaction.Bucket(bboltBucket).Cursor(), []byte(prefix)
+		for key, value := cursor.Seek(start); bytes.HasPrefix(key, start); {
+			if next := visit(key, value); next == "" {
 				key, value = cursor.Next()
-			case done:
-				return nil
-			default:
+			} else {
 				key, value = cursor.Seek([]byte(next))
 			}
 		}

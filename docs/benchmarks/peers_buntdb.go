@@ -36,7 +36,7 @@ var buntdbPeer = peer{
 
 type buntdbDatabase struct {
 	*buntdb.DB
-	ordered
+	ordered[string]
 }
 
 func (database buntdbDatabase) Get(group, key string) (value string, err error) {
@@ -68,17 +68,14 @@ func (database buntdbDatabase) Load(entries iter.Seq[entry]) error {
 	})
 }
 
-func (database buntdbDatabase) walk(start string, _ bool, visit func(path, value string) string) error {
+func (database buntdbDatabase) walk(prefix string, _ bool, visit func(path, value string) string) error {
 	return database.View(func(transaction *buntdb.Tx) error {
-		for start != done {
+		for start := prefix; start != ""; {
 			from := start
-			start = done
-			err := transaction.AscendGreaterOrEqual("", from, func(path, value string) bool {
-				next := visit(path, value)
-				if next != "" {
-					start = next
-				}
-				return next == ""
+			start = ""
+			err := transaction.AscendRange("", from, successor(prefix), func(path, value string) bool {
+				start = visit(path, value)
+				return start == ""
 			})
 			if err != nil {
 				return err

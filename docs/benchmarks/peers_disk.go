@@ -7,12 +7,12 @@ import (
 	"sync"
 )
 
-// disk is the physical limit: it appends each write to a file and knows nothing
-// else. Writers that come while a sync is under way share the next one.
+// disk is the least that a durable write can be: it appends each to a file and knows
+// nothing else. Writers that come while a sync is under way share the next one.
 var diskPeer = peer{
 	name:      "disk",
 	syncs:     "one `fsync` of an appended file; whoever comes during a sync shares the next one",
-	faster:    "it only appends: nothing can be read back, which makes it the limit and no store",
+	faster:    "it only appends: nothing can be read back, which makes it no store",
 	writeOnly: true,
 	open: func(options options) (database, error) {
 		file, err := os.OpenFile(options.path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)

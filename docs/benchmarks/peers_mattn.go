@@ -17,7 +17,7 @@ func init() {
 		sqliteFile: true,
 		open: func(options options) (database, error) {
 			readers := 4
-			if options.callers == 1 {
+			if options.callers.all == 1 {
 				readers = 1
 			}
 			return openSQL("sqlite3", options, readers)

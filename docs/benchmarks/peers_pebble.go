@@ -16,7 +16,7 @@ import (
 var pebblePeer = peer{
 	name:     "pebble",
 	syncs:    "`pebble.Sync`; its commit pipeline puts concurrent writes behind one sync",
-	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; concurrent writers prepare their batches in parallel and queue for nothing but the log",
+	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; concurrent writers prepare their batches in parallel and queue for nothing but the log; what was written lately is looked up in memory, with no query engine",
 	volatile: true,
 	open: func(options options) (database, error) {
 		settings := &pebble.Options{Logger: quiet{}}
@@ -46,7 +46,7 @@ func (quiet) Fatalf(format string, arguments ...any) {
 
 type pebbleDatabase struct {
 	*pebble.DB
-	ordered
+	ordered[[]byte]
 }
 
 func (database pebbleDatabase) Get(group, key string) (string, error) {
@@ -76,22 +76,19 @@ func (database pebbleDatabase) Load(entries iter.Seq[entry]) error {
 	return batch.Commit(pebble.Sync)
 }
 
-func (database pebbleDatabase) walk(start string, values bool, visit func(path, value string) string) error {
-	iterator, err := database.NewIter(nil)
+func (database pebbleDatabase) walk(prefix string, values bool, visit func(path, value []byte) string) error {
+	iterator, err := database.NewIter(&pebble.IterOptions{LowerBound: []byte(prefix), UpperBound: []byte(successor(prefix))})
 	if err != nil {
 		return err
 	}
-	next := start
-	for valid := iterator.SeekGE([]byte(start)); valid && next != done; {
-		text := ""
+	for valid := iterator.First(); valid; {
+		var value []byte
 		if values {
-			text = string(iterator.Value())
+			value = iterator.Value()
 		}
-		switch next = visit(string(iterator.Key()), text); next {
-		case "":
+		if next := visit(iterator.Key(), value); next == "" {
 			valid = iterator.Next()
-		case done:
-		default:
+		} else {
 			valid = iterator.SeekGE([]byte(next))
 		}
 	}

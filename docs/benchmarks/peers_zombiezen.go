@@ -14,7 +14,7 @@ import (
 var zombiezenPeer = peer{
 	name:       "zombiezen",
 	syncs:      "`synchronous=FULL`; each commit syncs alone; for several callers four more connections read",
-	faster:     "it steps SQLite without `database/sql`, and does no more than run the statement; where callers come together several connections read at the same time",
+	faster:     "it steps SQLite without `database/sql` and its driver, on connections without mutexes (`SQLITE_OPEN_NOMUTEX`), and does no more than run the statement; where callers come together several connections read at the same time",
 	volatile:   true,
 	sqliteFile: true,
 	open:       openZombiezen,
@@ -38,7 +38,7 @@ func openZombiezen(options options) (database, error) {
 	if path == "" {
 		path = ":memory:"
 	}
-	if options.path == "" || options.callers == 1 {
+	if options.path == "" || options.callers.all == 1 {
 		readers = 0
 	}
 	database := &zombiezenDatabase{writers: make(chan *zombiezenConnection, 1)}

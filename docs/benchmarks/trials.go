@@ -24,7 +24,7 @@ func getTrial(name, figureName string, goroutines int, memory bool) trial {
 		figures: []figure{{figureName, nanoseconds}},
 		start: func(run *run) (func() error, error) {
 			data := small(run)
-			database, err := run.keep(memory, goroutines, data)
+			database, err := run.keep(memory, callers{all: goroutines}, data)
 			if err != nil {
 				return nil, err
 			}
@@ -46,11 +46,12 @@ func startSetNew(run *run) (func() error, error) {
 	}
 	data := dataset{groups: run.size(200, 2), keys: run.size(100, 5), size: 100}
 	entries := slices.Collect(data.entries())
-	return func() error {
-		database, err := run.open(true, 1, dataset{})
+	return func() (err error) {
+		database, err := run.open(true, alone, dataset{})
 		if err != nil {
 			return err
 		}
+		defer func() { err = errors.Join(err, database.end()) }()
 		started := time.Now()
 		for i := range entries {
 			if err := database.Set(entries[i].group, entries[i].key, entries[i].value); err != nil {
@@ -64,13 +65,13 @@ func startSetNew(run *run) (func() error, error) {
 				return err
 			}
 		}
-		return database.end()
+		return nil
 	}, nil
 }
 
 func startOverwrite(run *run) (func() error, error) {
 	data := small(run)
-	database, err := run.keep(true, 1, data)
+	database, err := run.keep(true, alone, data)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +111,7 @@ func durableTrial(name, figureName string, goroutines, groups int) trial {
 		start: func(run *run) (func() error, error) {
 			goroutines := run.size(goroutines, min(goroutines, 16))
 			data := dataset{groups: run.size(groups, 100), keys: run.size(100, 1), size: 100}
-			database, err := run.keep(false, goroutines, data)
+			database, err := run.keep(false, callers{goroutines, goroutines}, data)
 			if err != nil {
 				return nil, err
 			}
@@ -123,7 +124,7 @@ func durableTrial(name, figureName string, goroutines, groups int) trial {
 
 func startBeside(run *run) (func() error, error) {
 	data := small(run)
-	database, err := run.keep(false, 2, data)
+	database, err := run.keep(false, callers{all: 2, writers: 1}, data)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +133,7 @@ func startBeside(run *run) (func() error, error) {
 	times := make([]float64, 0, 1<<20)
 	return func() error {
 		times = times[:0]
+		before, started := written.turn, time.Now()
 		_, err := run.drive(2, func(goroutine, turn int) error {
 			if goroutine == 1 {
 				return written.overwrite(database)
@@ -144,6 +146,7 @@ func startBeside(run *run) (func() error, error) {
 		if err != nil {
 			return err
 		}
+		run.record("writes", float64(written.turn-before)/time.Since(started).Seconds())
 		slices.Sort(times)
 		run.record("p50", times[len(times)/2])
 		run.record("p99", times[len(times)*99/100])
@@ -157,7 +160,7 @@ func getAllTrial(name, figureName string, memory bool) trial {
 		figures: []figure{{figureName, nanoseconds}},
 		start: func(run *run) (func() error, error) {
 			data := dataset{groups: 1, keys: run.size(10_000, 20), size: 100}
-			database, err := run.keep(memory, 1, data)
+			database, err := run.keep(memory, alone, data)
 			if err != nil {
 				return nil, err
 			}
@@ -193,7 +196,7 @@ func streamTrial(name, figureName string, memory bool) trial {
 		figures: []figure{{figureName, nanoseconds}},
 		start: func(run *run) (func() error, error) {
 			data := dataset{groups: 1, keys: run.size(100_000, 50), size: 100}
-			database, err := run.keep(memory, 1, data)
+			database, err := run.keep(memory, alone, data)
 			if err != nil {
 				return nil, err
 			}
@@ -234,7 +237,7 @@ func streamAll(reader groupReader, entries []entry) error {
 func startGroups(run *run) (func() error, error) {
 	groups, keys := run.size(1_000, 1_000), run.size(100, 2)
 	data := dataset{groups: groups + groups/10, keys: keys, size: 100}
-	database, err := run.keep(false, 1, data)
+	database, err := run.keep(false, alone, data)
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +296,7 @@ func startQuota(run *run) (func() error, error) {
 		{"no limit", run.size(1_000, 2), false},
 	} {
 		data := dataset{groups: namespace.groups, keys: 100, size: 100}
-		database, err := run.keep(true, 1, data)
+		database, err := run.keep(true, alone, data)
 		if err != nil {
 			return nil, err
 		}
@@ -373,11 +376,12 @@ func purgeTrial(name string, scattered bool) trial {
 }
 
 // purge measures a purge beside a goroutine that writes all the time.
-func (run *run) purge(data dataset, longestFigure, wholeFigure string) error {
-	database, err := run.open(false, 2, data)
+func (run *run) purge(data dataset, longestFigure, wholeFigure string) (err error) {
+	database, err := run.open(false, callers{2, 2}, data)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, database.end()) }()
 	others := dataset{groups: 1, keys: 100, size: 50}.everything()
 	var (
 		longest  time.Duration
@@ -393,10 +397,10 @@ func (run *run) purge(data dataset, longestFigure, wholeFigure string) error {
 	}
 	go func() {
 		defer close(setsDone)
-		for first := true; setErr == nil && !stop.Load(); first = false {
+		for turn := 0; setErr == nil && (turn < 2 || !stop.Load()); turn++ {
 			started := time.Now()
 			setErr = others.overwrite(database)
-			if first {
+			if turn == 0 {
 				close(began) // a first Set warms up and does not count
 				continue
 			}
@@ -427,10 +431,7 @@ func (run *run) purge(data dataset, longestFigure, wholeFigure string) error {
 			return fmt.Errorf("Get of an entry that is alive gave %.20q…, %v", value, err)
 		}
 	}
-	if err := others.check(database, 100); err != nil {
-		return err
-	}
-	return database.end()
+	return others.check(database, 100)
 }
 
 func startWatch(run *run) (func() error, error) {
@@ -439,7 +440,7 @@ func startWatch(run *run) (func() error, error) {
 		return nil, err
 	}
 	data := small(run)
-	database, err := run.keep(true, 1, data)
+	database, err := run.keep(true, alone, data)
 	if err != nil {
 		return nil, err
 	}
@@ -479,13 +480,10 @@ func million(run *run) dataset {
 
 func startBackground(run *run) (func() error, error) {
 	const expired = 10
-	if !run.peer.sqliteFile {
-		return nil, errNoCounterpart
-	}
 	if err := needs[purger](run); err != nil {
 		return nil, err
 	}
-	database, err := run.keep(false, 1, million(run))
+	database, err := run.keep(false, alone, million(run))
 	if err != nil {
 		return nil, err
 	}
@@ -528,7 +526,7 @@ func valuesTrial(name, label string, size, keys int) trial {
 		figures: []figure{{setFigure, nanoseconds}, {getFigure, nanoseconds}},
 		start: func(run *run) (func() error, error) {
 			data := dataset{groups: 1, keys: run.size(keys, 3), size: size}
-			database, err := run.keep(false, 1, data)
+			database, err := run.keep(false, alone, data)
 			if err != nil {
 				return nil, err
 			}
@@ -548,7 +546,7 @@ func valuesTrial(name, label string, size, keys int) trial {
 
 func startSmallBesideLarge(run *run) (func() error, error) {
 	data := dataset{label: "large", groups: 1, keys: run.size(1_024, 4), size: 100, large: run.size(32, 2)}
-	database, err := run.keep(false, 1, data)
+	database, err := run.keep(false, alone, data)
 	if err != nil {
 		return nil, err
 	}
@@ -569,7 +567,7 @@ func sizeTrial(name, figureName string, size, count int) trial {
 		start: func(run *run) (func() error, error) {
 			return func() error {
 				data := dataset{groups: run.size(100, 4), keys: run.size(count/100, 5), size: size}
-				database, err := run.open(false, writers, dataset{})
+				database, err := run.open(false, callers{writers, writers}, dataset{})
 				if err != nil {
 					return err
 				}
@@ -624,7 +622,7 @@ func bytesBelow(directory string) (total int64, err error) {
 
 func startOpening(run *run) (func() error, error) {
 	data := small(run)
-	database, err := run.open(false, 1, data)
+	database, err := run.open(false, alone, data)
 	if err != nil {
 		return nil, err
 	}
@@ -653,9 +651,9 @@ func startIdle(run *run) (func() error, error) {
 	const stores = 4
 	return func() error {
 		heap, goroutines := heapAndGoroutines()
-		var opened []instance
+		var opened []*instance
 		for range stores {
-			database, err := run.open(false, 1, dataset{})
+			database, err := run.open(false, alone, dataset{})
 			if err != nil {
 				return err
 			}
@@ -695,7 +693,7 @@ func startGrowth(run *run) (func() error, error) {
 	}
 	var sizes []size
 	for _, data := range []dataset{base, large} {
-		database, err := run.keep(false, 1, data)
+		database, err := run.keep(false, alone, data)
 		if err != nil {
 			return nil, err
 		}
@@ -734,7 +732,7 @@ func startGrowth(run *run) (func() error, error) {
 
 func startAllocations(run *run) (func() error, error) {
 	data := dataset{groups: 1, keys: run.size(10_000, 20), size: 100}
-	database, err := run.keep(true, 1, data)
+	database, err := run.keep(true, alone, data)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@ package main
 type workload struct {
 	name, title string
 	about       string // what is done and counted, in one line
-	chart       bool   // it is worth a picture; its figures have one unit
+	chart       bool   // it is worth a picture, of the figures that have the first one's unit
 	trials      []trial
 	goals       []goal
 }
@@ -132,11 +132,11 @@ var workloads = []workload{
 	{
 		name:  "beside",
 		title: "Get beside a durable writer",
-		about: "one goroutine reads as fast as it can while another writes durably as fast as it can; each `Get` is timed by itself.",
+		about: "one goroutine reads as fast as it can while another writes durably as fast as it can; each `Get` is timed by itself, and the writes are counted.",
 		chart: true,
 		trials: []trial{{
 			name:    "get",
-			figures: []figure{{"p50", nanoseconds}, {"p99", nanoseconds}},
+			figures: []figure{{"p50", nanoseconds}, {"p99", nanoseconds}, {"writes", perSecond}},
 			start:   startBeside,
 		}},
 		goals: []goal{
@@ -265,7 +265,7 @@ var workloads = []workload{
 	{
 		name:  "size",
 		title: "Size on the disk",
-		about: "the bytes of all files of a closed database divided by those of the groups, keys and values in it, which were written one by one in no order.",
+		about: "the bytes of all files of a closed database divided by those of the groups, keys and values in it, which were written one by one in no order, and once: what a log-structured peer holds of so little may still be its log.",
 		trials: []trial{
 			sizeTrial("100", "100 B", 100, 5_000),
 			sizeTrial("1k", "1 kB", 1_000, 1_000),
@@ -320,9 +320,9 @@ var workloads = []workload{
 			start:   startAllocations,
 			once:    true,
 		}},
-		goals: []goal{ // budgets: two of Get's pieces and four of Set's are the store's own, the rest the driver's
-			{"allocations of a `Get`", "Get", reference{}, 12.5},
-			{"allocations of a `Set`", "Set", reference{}, 9.5},
+		goals: []goal{ // budgets: two of Get's pieces and three of Set's are the store's own, the rest the driver's
+			{"allocations of a `Get`", "Get", reference{}, 11.5},
+			{"allocations of a `Set`", "Set", reference{}, 8.5},
 			{"allocations of a streamed entry", "streamed entry", reference{}, 4.1},
 			{"allocations of an event", "event", reference{}, 0.1},
 		},
