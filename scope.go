@@ -88,7 +88,11 @@ const selectQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entr
 
 const quotaObjects = 5
 
-const selectCountsSQL = `SELECT +keys AS k, +groups AS g FROM entries_counts WHERE name = ?`
+// One row when another program's table or view has the name of the counts.
+const existsForeignCountsSQL = `SELECT 1 FROM sqlite_schema
+WHERE name = 'entries_counts' COLLATE NOCASE AND type <> 'trigger' AND sql IS NOT ?`
+
+const selectCountsSQL = `SELECT CAST(keys AS INTEGER) AS k, CAST(groups AS INTEGER) AS g FROM entries_counts WHERE name = ?`
 
 // Whether one of a group's first keys is alive. There may be any number behind expired ones:
 // those have to be removed first.
@@ -297,6 +301,13 @@ func (store *Store) setUpQuotas() error {
 	return store.writes.do(&call{size: transaction, flush: true, run: func(c *connection) error {
 		if err := check(c); err != nil || complete {
 			return err
+		}
+		foreign, err := c.exists(existsForeignCountsSQL, createCountsSQL)
+		if err != nil {
+			return err
+		}
+		if foreign {
+			return errors.New("what is called entries_counts there is not a store's table")
 		}
 		for _, create := range createQuotasSQL {
 			if _, err := c.exec(create); err != nil {

@@ -1024,6 +1024,36 @@ func TestScopedStore_Set_CountsTheRowsOfOtherPrograms(t *testing.T) {
 	}
 }
 
+func TestNewScopedWithQuota_LeavesWhatIsAnotherProgramsAlone(t *testing.T) {
+	for name, statement := range map[string]string{
+		"table":      "CREATE TABLE entries_counts (day, visitors)",
+		"other case": "CREATE TABLE Entries_Counts (name TEXT PRIMARY KEY, keys INTEGER NOT NULL, groups INTEGER NOT NULL)",
+		"view":       "CREATE VIEW entries_counts AS SELECT 1 AS day, 2 AS visitors",
+	} {
+		t.Run(name, func(t *testing.T) {
+			storeInstance, databasePath := newFileStore(t)
+			database := openSQL(t, databasePath)
+			execSQL(t, database, statement)
+			_, err := store.NewScopedWithQuota(storeInstance, "tenant-a", store.QuotaConfig{MaxKeys: 1})
+			wantErrorText(t, err, "store.NewScopedWithQuota: tenant-a: ", "entries_counts")
+			checkSame(t, "schema", queryLines(t, database, "SELECT sql FROM sqlite_schema WHERE tbl_name LIKE 'entries_counts' AND sql IS NOT NULL"),
+				[]string{statement})
+		})
+	}
+}
+
+func TestScopedStore_Set_OddCountsOfOtherProgramsDoNoHarm(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 2, 0)
+	check(t, scopedStore.Set("config", "colour", "blue"))
+	database := openSQL(t, databasePath)
+	for _, value := range []string{"'many'", "1.5", "x'31'", "9e99"} {
+		execSQL(t, database, "UPDATE entries_counts SET keys = "+value+", groups = "+value)
+		check(t, scopedStore.Set("config", "colour", "blue"))
+		checkValue(t, scopedStore, "config", "colour", "blue")
+	}
+}
+
 func TestScopedStore_Set_OddRowsOfOtherProgramsDoNoHarm(t *testing.T) {
 	databasePath := filepath.Join(t.TempDir(), "store.db")
 	database := openSQL(t, databasePath)
