@@ -119,9 +119,16 @@ AND (SELECT count(*) FROM pragma_table_xinfo('entries')
 	AND NOT (lower(name) = 'expires_at' AND "notnull")) = 4
 AND (SELECT count(*) FROM pragma_index_list('entries') WHERE "unique") = 1
 AND (SELECT count(*) FROM pragma_index_list('entries') AS list, pragma_index_xinfo(list.name) AS part
-	WHERE list.origin = 'pk' AND part.key AND part.coll = 'BINARY' AND NOT part."desc") = 2
-AND (SELECT replace(upper(sql), 'COLLATE BINARY', '') NOT LIKE '%COLLATE%'
-	FROM sqlite_schema WHERE type = 'table' AND name = 'entries' COLLATE NOCASE)`
+	WHERE list.origin = 'pk' AND part.key AND upper(part.coll) = 'BINARY' AND NOT part."desc") = 2`
+
+// One row when such a table has no collation but BINARY. UNION compares with those of its
+// first part, the only place that shows a column's.
+const selectBinarySQL = `SELECT 1 WHERE 9 = (SELECT count(*) FROM (
+	SELECT group_name, entry_key, entry_value, expires_at FROM entries WHERE FALSE
+	UNION VALUES ('a', 'a', 'a', 'a'),
+		('A', 'a', 'a', 'a'), ('a', 'A', 'a', 'a'), ('a', 'a', 'A', 'a'), ('a', 'a', 'a', 'A'),
+		('a ', 'a', 'a', 'a'), ('a', 'a ', 'a', 'a'), ('a', 'a', 'a ', 'a'), ('a', 'a', 'a', 'a ')
+))`
 
 // A column behind a unary plus has no declared type and a name of one letter is
 // interned: the driver then allocates neither, on the store's most frequent statement.
@@ -255,12 +262,14 @@ func open(databasePath string) (*Store, error) {
 	store := &Store{connection: opened, closing: make(chan struct{})}
 	store.reads = lane{store: store, begin: "BEGIN"}
 	store.writes = lane{store: store, begin: "BEGIN IMMEDIATE", writes: true, batch: make(chan struct{}, 1)}
-	began := time.Now()
+	deadline := time.Now().Add(maximumWait)
+	waitUntil := deadline
 	for attempt := 0; ; attempt++ {
-		err = opened.use(func() error { return store.prepare(began) })
-		if !isBusy(err) || time.Since(began) >= maximumWait {
+		err = opened.use(func() error { return store.prepare(waitUntil) })
+		if !isBusy(err) || time.Until(deadline) <= 0 {
 			break
 		}
+		waitUntil = time.Time{} // once, as the clock of testing/synctest stands still while SQLite waits
 		time.Sleep(pause(attempt))
 	}
 	if err != nil {
@@ -367,12 +376,12 @@ func fileURI(databasePath string) string {
 
 // prepare makes the connection and the file ready. It may be called again after it
 // failed. Until the file has proved to be a store's, it is only read. SQLite waits for
-// another process at each statement as long as is left since New began.
-func (store *Store) prepare(began time.Time) error {
+// another process until then, at all statements together.
+func (store *Store) prepare(waitUntil time.Time) error {
 	c := store.connection
 	timeout := time.Duration(-1)
 	setTimeout := func() error {
-		left := max(0, maximumWait-time.Since(began)).Round(100 * time.Millisecond)
+		left := max(0, time.Until(waitUntil)).Round(100 * time.Millisecond)
 		if left == timeout {
 			return nil
 		}
@@ -1020,7 +1029,7 @@ func (store *Store) purgeRegularly() {
 
 // purge removes what has expired by now in the groups within.
 func (store *Store) purge(within groupRange) (removed int64, err error) {
-	search := expiredSince(time.Now(), within)
+	search, limit := expiredSince(time.Now(), within), store.writes.limit()
 	merge := true // what others have left in the log may be long
 	for err == nil && search.more {
 		for err == nil && search.more && len(search.rows) < purgeWindow {
@@ -1029,11 +1038,11 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 		slices.Sort(search.rows)
 		for rows := search.rows; err == nil && len(rows) > 0; {
 			if merge {
-				if err = store.merge(); err != nil {
+				if err = store.merge(limit); err != nil {
 					break
 				}
 			}
-			err = store.writes.do(&call{size: batch, run: func(c *connection) error {
+			err = store.writes.do(&call{size: batch, limit: limit, run: func(c *connection) error {
 				var count int64
 				var rest []int64
 				err := c.transaction("BEGIN IMMEDIATE", func() (err error) {
@@ -1050,7 +1059,7 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 		search.rows = search.rows[:0]
 	}
 	if removed > 0 {
-		err = cmp.Or(err, store.flush())
+		err = cmp.Or(err, store.flush(limit))
 	}
 	if err != nil {
 		return removed, failure("PurgeExpired", "remove expired entries", err)
@@ -1061,23 +1070,23 @@ func (store *Store) purge(within groupRange) (removed int64, err error) {
 // merge has the log merged if it is long, in a round of its own, so that nobody waits for
 // that and for a batch. It fails only if a flush does: a log that stays, on a full disk for
 // one, is no reason to keep what has expired.
-func (store *Store) merge() error {
+func (store *Store) merge(limit time.Duration) error {
 	var failed error
-	err := store.writes.do(&call{size: batch, run: func(c *connection) error {
+	err := store.writes.do(&call{size: batch, limit: limit, run: func(c *connection) error {
 		if c.logged() > mergeSize {
 			failed = c.merge()
 		}
 		return nil
 	}})
 	if err == nil && failed != nil {
-		err = store.flush()
+		err = store.flush(limit)
 	}
 	return err
 }
 
 // flush makes durable what has been committed without a flush.
-func (store *Store) flush() error {
-	return store.writes.do(&call{flush: true, run: func(*connection) error { return nil }})
+func (store *Store) flush(limit time.Duration) error {
+	return store.writes.do(&call{flush: true, limit: limit, run: func(*connection) error { return nil }})
 }
 
 // expiredRows is a search for rows that have expired, in the order of their expiries and,
@@ -1203,7 +1212,7 @@ type lane struct {
 func (lane *lane) do(own *call) error {
 	own.done = false // it may have been here before, with a limit that holds for all its rounds
 	if own.limit == 0 {
-		own.limit = time.Duration(lane.waited.Load()) + maximumWait
+		own.limit = lane.limit()
 	}
 	if own.size == batch {
 		lane.batch <- struct{}{}
@@ -1226,6 +1235,9 @@ func (lane *lane) do(own *call) error {
 	}
 	return own.err
 }
+
+// limit is that of a call which begins now.
+func (lane *lane) limit() time.Duration { return time.Duration(lane.waited.Load()) + maximumWait }
 
 // lead runs rounds until own is done, more than one only beside another process that
 // holds a lock, and hands the lead to the first call that still waits.
@@ -1706,8 +1718,22 @@ func (c *connection) guard(run func() error) error {
 	clear(c.row)
 	if _, ok := err.(panicError); ok {
 		c.ended = err
+		c.letGo()
 	}
 	return err
+}
+
+// letGo undoes what a panic has left half done, whose locks would keep other connections
+// waiting until Close. SQLite commits what an unfinished statement outside a transaction
+// has changed so far, unless the commit hook turns that into a rollback
+// (https://sqlite.org/c3ref/commit_hook.html).
+func (c *connection) letGo() {
+	_ = recovered(func() error {
+		c.driver.(sqlite.HookRegisterer).RegisterCommitHook(func() int32 { return 1 })
+		_, err := c.driver.(driver.ExecerContext).ExecContext(context.Background(), "ROLLBACK", nil)
+		return err
+	})
+	_ = c.forget()
 }
 
 // panicError is a panic in the driver, which damage in the file may cause.
@@ -1757,10 +1783,12 @@ func (c *connection) checkSchema() (missing []string, err error) {
 		return []string{createEntriesSQL, createExpiryIndexSQL}, nil
 	}
 	if found != "table "+createEntriesSQL {
-		if shape, err := c.text(selectShapeSQL); err != nil {
-			return nil, err
-		} else if shape == "" {
-			return nil, errors.New("what is called entries there is not a store's table")
+		for _, condition := range []string{selectShapeSQL, selectBinarySQL} {
+			if holds, err := c.exists(condition); err != nil {
+				return nil, err
+			} else if !holds {
+				return nil, errors.New("what is called entries there is not a store's table")
+			}
 		}
 	}
 	if !indexed {
@@ -1850,8 +1878,15 @@ func (c *connection) forget() error {
 	return err
 }
 
+// ending is held while a connection ends. Of two that end at once, each would leave the log
+// to the other.
+var ending sync.Mutex
+
 func (c *connection) close() error {
-	return errors.Join(c.use(c.forget), recovered(c.pinned.Close), recovered(c.pool.Close))
+	err := c.use(c.forget)
+	ending.Lock()
+	defer ending.Unlock()
+	return errors.Join(err, recovered(c.pinned.Close), recovered(c.pool.Close))
 }
 
 // ---------------------------------------------------------------------------

@@ -1153,6 +1153,9 @@ func TestNew_AcceptsTheTableOfAnotherProgram(t *testing.T) {
 			PRIMARY KEY (group_name, entry_key))`,
 		"one NOT NULL": `CREATE TABLE entries (group_name TEXT, entry_key TEXT NOT NULL, entry_value TEXT, expires_at INTEGER,
 			CONSTRAINT named PRIMARY KEY (group_name, entry_key))`,
+		"with a collation": `CREATE TABLE entries (group_name TEXT NOT NULL COLLATE  BINARY, entry_key TEXT NOT NULL COLLATE "binary",
+			entry_value TEXT NOT NULL DEFAULT 'collate', expires_at INTEGER, -- COLLATE NOCASE will not do
+			PRIMARY KEY (group_name, entry_key))`,
 	}
 	for name, table := range tables {
 		t.Run(name, func(t *testing.T) {
@@ -1209,6 +1212,7 @@ func TestNew_RefusesAnotherTable(t *testing.T) {
 		"NOCASE group":      changed("group_name TEXT NOT NULL", "group_name TEXT NOT NULL COLLATE NOCASE"),
 		"NOCASE key":        changed("entry_key TEXT NOT NULL", "entry_key TEXT NOT NULL COLLATE NOCASE"),
 		"RTRIM value":       changed("entry_value TEXT NOT NULL", "entry_value TEXT NOT NULL COLLATE RTRIM"),
+		"NOCASE expiry":     changed("expires_at INTEGER", "expires_at INTEGER COLLATE NOCASE"),
 		"NOCASE column of a BINARY key": {strings.Replace(strings.Replace(entriesTable, "group_name TEXT", "group_name TEXT COLLATE NOCASE", 1),
 			"(group_name, ", "(group_name COLLATE BINARY, ", 1)},
 		"NOCASE primary key": changed("(group_name, entry_key)", "(group_name, entry_key COLLATE NOCASE)"),
@@ -2040,6 +2044,34 @@ func TestStore_Close_LetsCommittedWritesFinish(t *testing.T) {
 	})
 }
 
+func TestStore_Close_SeveralAtOnceLeaveNoLog(t *testing.T) {
+	rounds := 300
+	if testing.Short() {
+		rounds = 30
+	}
+	for range rounds {
+		databasePath := filepath.Join(t.TempDir(), "store.db")
+		var closing sync.WaitGroup
+		begin := make(chan struct{})
+		for range 3 {
+			storeInstance, err := store.New(databasePath)
+			check(t, err)
+			check(t, storeInstance.Set("config", "colour", "blue"))
+			closing.Go(func() {
+				<-begin
+				if err := storeInstance.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		closing.Wait()
+		if left := snapshot(t, filepath.Dir(databasePath)); len(left) > 1 {
+			t.Fatalf("beside the file of closed stores lie %d more", len(left)-1)
+		}
+	}
+}
+
 func TestStore_Close_WhileEveryMethodRuns(t *testing.T) {
 	for round := range 8 {
 		databasePath := ":memory:"
@@ -2538,6 +2570,54 @@ func TestStore_DriverPanicBecomesAnErrorAndEndsTheStore(t *testing.T) {
 	})
 }
 
+// TestStore_DriverPanicLetsGoOfTheFile wants another store to write beside one whose write, alone or with others, has panicked.
+func TestStore_DriverPanicLetsGoOfTheFile(t *testing.T) {
+	for _, together := range []bool{false, true} {
+		t.Run(fmt.Sprint(together), func(t *testing.T) {
+			databasePath := filepath.Join(t.TempDir(), "store.db")
+			synctest.Test(t, func(t *testing.T) {
+				storeInstance, hook := openWithCommitHook(t, databasePath)
+				other := openStore(t, databasePath)
+				if together {
+					hook.afterGather = outOfRange
+					hook.gather(storeInstance, func() error { return storeInstance.Set("config", "size", "small") },
+						func() error { return storeInstance.Set("config", "colour", "blue") })
+				} else {
+					hook.set(outOfRange)
+					wantErrorText(t, storeInstance.Set("config", "colour", "blue"), "panicked")
+				}
+				began := time.Now()
+				check(t, other.Set("config", "colour", "green"))
+				checkEqual(t, "time that the other store waited", time.Since(began), 0)
+				storeInstance.Close()
+				checkValue(t, other, "config", "colour", "green")
+				checkMissing(t, other, "config", "size")
+			})
+		})
+	}
+}
+
+// TestStore_DriverPanicWritesNothing has a Set panic when it has written the entry and is about to count it.
+func TestStore_DriverPanicWritesNothing(t *testing.T) {
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	counting := false
+	storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+		connection.(sqlite.HookRegisterer).RegisterPreUpdateHook(func(data sqlite.SQLitePreUpdateData) {
+			if counting && data.TableName == "entries_counts" {
+				outOfRange()
+			}
+		})
+		return nil
+	})
+	check(t, err)
+	newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+	counting = true
+	wantErrorText(t, storeInstance.Set("tenant-a:config", "colour", "blue"), "panicked")
+	storeInstance.Close()
+	checkMissing(t, openStore(t, databasePath), "tenant-a:config", "colour")
+	checkSame(t, "counts", queryLines(t, openSQL(t, databasePath), "SELECT keys FROM entries_counts"), nil)
+}
+
 // TestStore_DriverFaultBecomesAnError has the driver follow a pointer to nowhere, which ends a program that does not ask for a
 // panic, and so in a process of its own.
 func TestStore_DriverFaultBecomesAnError(t *testing.T) {
@@ -2892,6 +2972,42 @@ func TestNew_WaitsForAnotherProcess(t *testing.T) {
 			execSQL(t, database, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) INSERT INTO other SELECT i FROM n`)
 			execSQL(t, database, "COMMIT")
 			check(t, <-results)
+		})
+	}
+}
+
+// TestNew_WaitsByTheClockOfABubble finds a lock that lasts as long as New waits, and one that does not. SQLite's own wait, in
+// real time, must be over once it has come to nothing.
+func TestNew_WaitsByTheClockOfABubble(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SQLite waits for five seconds")
+	}
+	for _, test := range []struct{ lock, least, most time.Duration }{
+		{time.Hour, 5 * time.Second, 5*time.Second + 10*time.Millisecond},
+		{time.Second, time.Second, time.Second + 10*time.Millisecond},
+	} {
+		t.Run(test.lock.String(), func(t *testing.T) {
+			t.Parallel()
+			databasePath := foreignFile(t, t.TempDir(), "CREATE TABLE other (a)")
+			synctest.Test(t, func(t *testing.T) {
+				database := openSQL(t, databasePath)
+				execSQL(t, database, "BEGIN EXCLUSIVE")
+				var locking sync.WaitGroup
+				locking.Go(func() {
+					time.Sleep(test.lock)
+					execSQL(t, database, "COMMIT")
+				})
+				began := time.Now()
+				storeInstance, err := store.New(databasePath)
+				waited := time.Since(began)
+				locking.Wait()
+				if err == nil {
+					check(t, storeInstance.Close())
+				}
+				if waited < test.least || waited > test.most || (err == nil) != (test.lock < 5*time.Second) {
+					t.Errorf("New = %v after %v beside a lock of %v", err, waited, test.lock)
+				}
+			})
 		})
 	}
 }
@@ -5079,6 +5195,56 @@ func TestStore_PurgeExpired_CountsWhatIsGoneWhenItFails(t *testing.T) {
 	check(t, err)
 	if removed+more != 10 {
 		t.Errorf("PurgeExpired removed %d and then %d of 10 entries", removed, more)
+	}
+}
+
+// TestStore_PurgeExpired_WaitsFiveSecondsInAll has another connection lock the file twice for three seconds, before the first
+// batch and between two. Whether it gets in between is chance.
+func TestStore_PurgeExpired_WaitsFiveSecondsInAll(t *testing.T) {
+	for range 3 {
+		databasePath := fillWithExpired(t, 30_000)
+		synctest.Test(t, func(t *testing.T) {
+			storeInstance, hook := openWithCommitHook(t, databasePath)
+			database, err := sql.Open("sqlite", fileURI(databasePath, "_pragma=busy_timeout(0)"))
+			check(t, err)
+			database.SetMaxOpenConns(1)
+			execSQL(t, database, "BEGIN IMMEDIATE")
+			begun := make(chan struct{}, 1) // a batch
+			hook.set(func() int32 {
+				select {
+				case begun <- struct{}{}:
+				default:
+				}
+				return 0
+			})
+			var purged atomic.Bool
+			var locking sync.WaitGroup
+			locking.Go(func() {
+				time.Sleep(3 * time.Second)
+				execSQL(t, database, "COMMIT")
+				<-begun
+				for !purged.Load() {
+					if _, err := database.Exec("BEGIN IMMEDIATE"); err == nil {
+						time.Sleep(3 * time.Second)
+						execSQL(t, database, "COMMIT")
+						return
+					}
+				}
+			})
+			began := time.Now()
+			_, err = storeInstance.PurgeExpired()
+			waited := time.Since(began)
+			purged.Store(true)
+			locking.Wait()
+			check(t, database.Close())
+			if waited > 5*time.Second+10*time.Millisecond {
+				t.Errorf("PurgeExpired has waited %v for another process, and returned %v", waited, err)
+			} else if waited > 5*time.Second {
+				wantSQLiteError(t, err, sqliteBusy)
+			} else {
+				check(t, err)
+			}
+		})
 	}
 }
 
