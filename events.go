@@ -97,7 +97,13 @@ type Watcher struct {
 func (store *Store) Watch(group, key string) *Watcher {
 	events := make(chan Event, watcherBuffer)
 	watcher := &Watcher{Events: events, events: events, group: group, key: key}
-	store.watchers.add(watcher)
+	store.watchers.mutex.Lock()
+	defer store.watchers.mutex.Unlock()
+	if store.closed() { // under the lock, so that Close misses no watcher
+		close(events)
+		return watcher
+	}
+	store.watchers.list = append(store.watchers.list, watcher)
 	return watcher
 }
 
@@ -131,20 +137,9 @@ func (store *Store) OnChange(callback func(Event)) func() {
 type watchers struct {
 	// mutex protects the fields below and every send and close of a watcher's channel, so
 	// that none is sent to when closed. Sends do not block.
-	mutex  sync.Mutex
-	list   []*Watcher
-	closed bool
-	last   time.Time // the timestamp given last
-}
-
-func (watchers *watchers) add(watcher *Watcher) {
-	watchers.mutex.Lock()
-	defer watchers.mutex.Unlock()
-	if watchers.closed {
-		close(watcher.events)
-		return
-	}
-	watchers.list = append(watchers.list, watcher)
+	mutex sync.Mutex
+	list  []*Watcher
+	last  time.Time // the timestamp given last
 }
 
 func (watchers *watchers) remove(watcher *Watcher) {
@@ -189,7 +184,6 @@ func (watcher *Watcher) wants(event *Event) bool {
 func (watchers *watchers) close() {
 	watchers.mutex.Lock()
 	defer watchers.mutex.Unlock()
-	watchers.closed = true
 	for _, watcher := range watchers.list {
 		close(watcher.events)
 	}

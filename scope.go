@@ -83,10 +83,9 @@ func isCounted(row string) string {
 	return `(instr(` + row + `group_name, ':') AND ` + row + `group_name < x'' AND ` + row + `entry_key < x'') IS TRUE`
 }
 
-const selectQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entries_counts', 'entries_count_insert',
-	'entries_count_delete', 'entries_count_update_old', 'entries_count_update_new')`
-
-const quotaObjects = 5
+// One row when the file counts its keys.
+const existsQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entries_counts', 'entries_count_insert',
+	'entries_count_delete', 'entries_count_update_old', 'entries_count_update_new') HAVING count(*) = 5`
 
 // One row when another program's table or view has the name of the counts.
 const existsForeignCountsSQL = `SELECT 1 FROM sqlite_schema
@@ -235,30 +234,19 @@ func (scopedStore *ScopedStore) Groups(groupPrefix string) ([]string, error) {
 
 // GroupsSeq is [Store.GroupsSeq] in the namespace, whose prefix the names lack.
 func (scopedStore *ScopedStore) GroupsSeq(groupPrefix string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		for name, err := range scopedStore.store.GroupsSeq(scopedStore.full(groupPrefix)) {
-			if err == nil {
-				name = name[len(scopedStore.full("")):]
-			}
-			if !yield(name, err) {
-				return
-			}
-		}
-	}
+	return scopedStore.store.groupNames("GroupsSeq", scopedStore.full(groupPrefix), len(scopedStore.full("")))
 }
 
 // Set is [Store.Set] in the namespace. The error wraps [QuotaExceededError], and nothing
 // is written, if the key is new and the namespace full.
 func (scopedStore *ScopedStore) Set(group, key, value string) error {
-	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
-	return scopedStore.store.set("Set", event, nil, scopedStore.quota)
+	return scopedStore.store.set("Set", scopedStore.full(group), key, value, nil, scopedStore.quota)
 }
 
 // SetWithTTL is [Store.SetWithTTL] in the namespace, with the errors of [ScopedStore.Set].
 func (scopedStore *ScopedStore) SetWithTTL(group, key, value string, ttl time.Duration) error {
 	expires := expiry(time.Now(), ttl)
-	event := Event{Type: EventSet, Group: scopedStore.full(group), Key: key, Value: value}
-	return scopedStore.store.set("SetWithTTL", event, expires, scopedStore.quota)
+	return scopedStore.store.set("SetWithTTL", scopedStore.full(group), key, value, expires, scopedStore.quota)
 }
 
 // Delete is [Store.Delete] in the namespace.
@@ -289,11 +277,9 @@ type quota struct {
 // another program may have taken a trigger away.
 func (store *Store) setUpQuotas() error {
 	var complete bool
-	check := func(c *connection) error {
-		return c.query(selectQuotasSQL, func(row []driver.Value) bool {
-			complete = row[0] == int64(quotaObjects)
-			return true
-		})
+	check := func(c *connection) (err error) {
+		complete, err = c.exists(existsQuotasSQL)
+		return err
 	}
 	if err := store.reads.do(&call{run: check}); err != nil || complete {
 		return err
@@ -353,7 +339,7 @@ func (quota *quota) makeRoomAndSet(c *connection, event *Event, expires any) (re
 		switch {
 		case limit == "":
 			refusal, err = upsert(c, event, expires)
-		case (search.more || len(rest) > 0) && removed > 0:
+		case (search.more || len(rest) > 0) && removed > 0: // else another program's trigger keeps what has expired
 			refusal = errFull
 		default:
 			refusal = fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit)

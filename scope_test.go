@@ -1042,6 +1042,18 @@ func TestNewScopedWithQuota_LeavesWhatIsAnotherProgramsAlone(t *testing.T) {
 	}
 }
 
+// TestScopedStore_Set_EndsWhereATriggerKeepsWhatHasExpired has more of that than a batch.
+func TestScopedStore_Set_EndsWhereATriggerKeepsWhatHasExpired(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+	check(t, scopedStore.Set("config", "colour", "blue"))
+	database := openSQL(t, databasePath)
+	insertRows(t, database, "session", "key-%d", 6_000, 1)
+	execSQL(t, database, `CREATE TRIGGER keep BEFORE DELETE ON entries BEGIN SELECT RAISE(IGNORE); END`)
+	wantErrorIs(t, scopedStore.Set("config", "size", "small"), store.QuotaExceededError)
+	checkMissing(t, scopedStore, "config", "size")
+}
+
 func TestScopedStore_Set_OddCountsOfOtherProgramsDoNoHarm(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 2, 0)

@@ -17,7 +17,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -421,11 +420,7 @@ func (store *Store) prepare(waitUntil time.Time) error {
 	if journalMode != "wal" && (journalMode != "memory" || databaseFile != "") {
 		return fmt.Errorf("the journal mode is %q instead of wal", journalMode)
 	}
-	err = c.query("PRAGMA page_size", func(row []driver.Value) bool {
-		c.pageSize = row[0].(int64)
-		return false
-	})
-	if err != nil {
+	if c.pageSize, err = c.number("PRAGMA page_size"); err != nil {
 		return err
 	}
 	for _, setting := range settingsSQL {
@@ -450,7 +445,7 @@ func (store *Store) prepare(waitUntil time.Time) error {
 		}
 	}
 	if journalMode == "wal" && store.flushing.log == nil {
-		if _, err := c.text("SELECT 1 FROM sqlite_schema"); err != nil { // the first read makes the log
+		if _, err := c.exists("SELECT 1 FROM sqlite_schema"); err != nil { // the first read makes the log
 			return err
 		}
 		if err := store.flushing.open(databaseFile); err != nil {
@@ -632,11 +627,9 @@ func (store *Store) CountAll(groupPrefix string) (int, error) {
 // count runs a query for one number, whose last parameter is the time.
 func (store *Store) count(query string, arguments ...any) (int, error) {
 	var count int64
-	err := store.reads.do(&call{run: func(c *connection) error {
-		return c.query(query, func(row []driver.Value) bool {
-			count = row[0].(int64)
-			return false
-		}, append(arguments, time.Now().UnixMilli())...)
+	err := store.reads.do(&call{run: func(c *connection) (err error) {
+		count, err = c.number(query, append(arguments, time.Now().UnixMilli())...)
+		return err
 	}})
 	return int(count), err
 }
@@ -735,6 +728,7 @@ type streamed struct {
 // whole before its first row is yielded, so that no transaction is open in a caller's loop.
 func (store *Store) stream(from string, read func(c *connection, from string, visit visitor) error) iter.Seq2[streamed, error] {
 	return func(yield func(streamed, error) bool) {
+		from := from // where a second range begins again
 		var page []streamed
 		for more := true; more; {
 			err := store.reads.do(&call{run: func(c *connection) error {
@@ -773,14 +767,13 @@ func (store *Store) Groups(groupPrefix string) ([]string, error) {
 	return store.groups(groupPrefix, 0)
 }
 
-// groups lists the names without their first trim bytes.
 func (store *Store) groups(groupPrefix string, trim int) ([]string, error) {
 	var names []string
-	for name, err := range store.groupNames("Groups", groupPrefix) {
+	for name, err := range store.groupNames("Groups", groupPrefix, trim) {
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, name[trim:])
+		names = append(names, name)
 	}
 	return names, nil
 }
@@ -795,10 +788,11 @@ func (store *Store) groups(groupPrefix string, trim int) ([]string, error) {
 //		fmt.Println(group)
 //	}
 func (store *Store) GroupsSeq(groupPrefix string) iter.Seq2[string, error] {
-	return store.groupNames("GroupsSeq", groupPrefix)
+	return store.groupNames("GroupsSeq", groupPrefix, 0)
 }
 
-func (store *Store) groupNames(function, groupPrefix string) iter.Seq2[string, error] {
+// groupNames yields the names without their first trim bytes.
+func (store *Store) groupNames(function, groupPrefix string, trim int) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		within := withPrefix(groupPrefix)
 		for group, err := range store.stream(within.from, func(c *connection, from string, visit visitor) error {
@@ -812,7 +806,7 @@ func (store *Store) groupNames(function, groupPrefix string) iter.Seq2[string, e
 				yield("", failure(function, groupName(groupPrefix), err))
 				return
 			}
-			if alive && !yield(group.Key, nil) {
+			if alive && !yield(group.Key[trim:], nil) {
 				return
 			}
 		}
@@ -839,7 +833,7 @@ func (store *Store) isAlive(group string) (alive bool, err error) {
 // flush: then the value may be there or not, and once the disk has refused a flush the
 // store accepts no further write until it has been closed and opened again.
 func (store *Store) Set(group, key, value string) error {
-	return store.set("Set", Event{Type: EventSet, Group: group, Key: key, Value: value}, nil, nil)
+	return store.set("Set", group, key, value, nil, nil)
 }
 
 // SetWithTTL stores a value that expires ttl after the call began, to the millisecond
@@ -850,15 +844,15 @@ func (store *Store) Set(group, key, value string) error {
 //
 // Its errors are those of [Store.Set]. Expiry is wall-clock time.
 func (store *Store) SetWithTTL(group, key, value string, ttl time.Duration) error {
-	return store.set("SetWithTTL", Event{Type: EventSet, Group: group, Key: key, Value: value}, expiry(time.Now(), ttl), nil)
+	return store.set("SetWithTTL", group, key, value, expiry(time.Now(), ttl), nil)
 }
 
 // set writes an entry for as long as expires says, nil for good, within quota if one is
 // given. Each try to make room is a transaction of its own, so that others get the
 // connection in between.
-func (store *Store) set(function string, event Event, expires any, quota *quota) error {
+func (store *Store) set(function, group, key, value string, expires any, quota *quota) error {
 	write := entryWrites.Get().(*entryWrite)
-	write.entry, write.expires = event, expires
+	write.entry, write.expires = Event{Type: EventSet, Group: group, Key: key, Value: value}, expires
 	write.set, write.size = upsert, oneStatement
 	if quota != nil {
 		write.set, write.size = quota.set, transaction
@@ -872,7 +866,7 @@ func (store *Store) set(function string, event Event, expires any, quota *quota)
 	*write = entryWrite{call: call{run: write.run}}
 	entryWrites.Put(write)
 	if err != nil {
-		return failure(function, entryName(event.Group, event.Key), err)
+		return failure(function, entryName(group, key), err)
 	}
 	return nil
 }
@@ -1105,29 +1099,26 @@ func expiredSince(now time.Time, within groupRange) expiredRows {
 	return expiredRows{within: within, now: now.UnixMilli(), expires: math.Inf(-1), row: math.MinInt64, more: true}
 }
 
-// find appends the rows of the range among the next purgeBatch that have expired.
+// find appends the rows of the range among the next purgeBatch that have expired. Run again
+// after a failure, it goes on behind what it has found.
 func (search *expiredRows) find(c *connection) error {
-	found, visited, row, expires := len(search.rows), 0, search.row, search.expires
+	visited := 0
 	visit := func(columns []driver.Value) bool {
 		visited++
-		row, expires = columns[0].(int64), columns[1]
+		search.row, search.expires = columns[0].(int64), columns[1]
 		if len(columns) == 2 || columns[2] == int64(1) {
-			search.rows = append(search.rows, row)
+			search.rows = append(search.rows, search.row)
 		}
 		return true
 	}
 	var err error
 	if within := search.within; within.unbounded() {
-		err = c.query(selectExpiredSQL, visit, expires, row, search.now, purgeBatch)
+		err = c.query(selectExpiredSQL, visit, search.expires, search.row, search.now, purgeBatch)
 	} else {
-		err = c.query(selectExpiredWithinSQL, visit, expires, row, search.now, purgeBatch, within.from, within.to)
+		err = c.query(selectExpiredWithinSQL, visit, search.expires, search.row, search.now, purgeBatch, within.from, within.to)
 	}
-	if err != nil {
-		search.rows = search.rows[:found]
-		return err
-	}
-	search.row, search.expires, search.more = row, expires, visited == purgeBatch
-	return nil
+	search.more = visited == purgeBatch
+	return err
 }
 
 // remove removes what has expired of a batch of the rows, which are in ascending order, and
@@ -1174,7 +1165,6 @@ type call struct {
 
 	limit time.Duration // how long its lane may have waited for other processes when it gives up
 	err   error
-	done  bool
 	wake  chan bool // true: lead the lane; false: done
 }
 
@@ -1210,8 +1200,7 @@ type lane struct {
 
 // do runs a call and returns its error once it is done.
 func (lane *lane) do(own *call) error {
-	own.done = false // it may have been here before, with a limit that holds for all its rounds
-	if own.limit == 0 {
+	if own.limit == 0 { // else it has been here before, or is part of a call that has
 		own.limit = lane.limit()
 	}
 	if own.size == batch {
@@ -1243,19 +1232,13 @@ func (lane *lane) limit() time.Duration { return time.Duration(lane.waited.Load(
 // holds a lock, and hands the lead to the first call that still waits.
 func (lane *lane) lead(own *call) {
 	var counted time.Time // up to when lane.waited counts
-	for attempt := 0; ; attempt++ {
-		lane.runRound(own)
-		if own.done {
-			break
-		}
+	for attempt := 0; !lane.runRound(own); attempt++ {
 		if attempt == 0 {
 			counted = time.Now()
 		}
-		timer := time.NewTimer(pause(attempt))
 		select {
-		case <-timer.C:
+		case <-time.After(pause(attempt)):
 		case <-lane.store.closing:
-			timer.Stop()
 		}
 		now := time.Now()
 		lane.waited.Add(int64(now.Sub(counted)))
@@ -1275,7 +1258,8 @@ func (lane *lane) lead(own *call) {
 	}
 }
 
-func (lane *lane) runRound(own *call) {
+// runRound runs one round and reports whether own is done.
+func (lane *lane) runRound(own *call) (done bool) {
 	if lane.followers > 0 && own.size != batch {
 		lane.gather()
 	}
@@ -1291,18 +1275,20 @@ func (lane *lane) runRound(own *call) {
 	})
 	if err != nil { // the connection is gone
 		lane.take(own)
-		lane.fail(err)
+		lane.finish(err)
 	}
 	lane.served = lane.served[:0]
 	waiting := lane.round[:0]
+	done = true
 	for _, each := range lane.round {
-		if isBusy(each.err) && time.Duration(lane.waited.Load()) < each.limit {
-			if each != own {
-				waiting = append(waiting, each)
-			}
-			continue
+		switch {
+		case !isBusy(each.err) || time.Duration(lane.waited.Load()) >= each.limit:
+			lane.served = append(lane.served, each)
+		case each == own:
+			done = false
+		default:
+			waiting = append(waiting, each)
 		}
-		lane.served = append(lane.served, each)
 	}
 	if len(waiting) > 0 {
 		lane.mutex.Lock()
@@ -1313,13 +1299,13 @@ func (lane *lane) runRound(own *call) {
 		lane.store.settle(lane.served)
 	}
 	for _, each := range lane.served {
-		each.done = true
 		if each != own {
 			each.wake <- false
 		}
 	}
 	clear(lane.round)
 	clear(lane.served)
+	return done
 }
 
 // gather lets those whom the last round served come again, so that they share this one: it
@@ -1363,11 +1349,11 @@ func (lane *lane) take(own *call) {
 func (lane *lane) runCalls() {
 	c := lane.store.connection
 	if lane.store.closed() {
-		lane.fail(errClosed)
+		lane.finish(errClosed)
 		return
 	}
 	if lane.writes && lane.store.flushing.failed.Load() {
-		lane.fail(lane.store.flushing.failure)
+		lane.finish(lane.store.flushing.failure)
 		return
 	}
 	if lane.followers > 0 {
@@ -1380,7 +1366,7 @@ func (lane *lane) runCalls() {
 			return nil
 		})
 		if err == nil || isBusy(err) {
-			lane.fail(err)
+			lane.finish(err)
 			return
 		}
 	}
@@ -1393,8 +1379,8 @@ func (lane *lane) runCalls() {
 	}
 }
 
-// fail gives every call of the round the same outcome.
-func (lane *lane) fail(err error) {
+// finish gives every call of the round the same outcome.
+func (lane *lane) finish(err error) {
 	for _, each := range lane.round {
 		each.err = err
 	}
@@ -1683,6 +1669,15 @@ func (c *connection) text(query string) (value string, err error) {
 	return value, err
 }
 
+// number is text for a number.
+func (c *connection) number(query string, arguments ...any) (value int64, err error) {
+	err = c.query(query, func(row []driver.Value) bool {
+		value = row[0].(int64)
+		return false
+	}, arguments...)
+	return value, err
+}
+
 // prepare returns the statement for a query, made once, and sets the arguments, whose
 // length it checks on behalf of every statement.
 func (c *connection) prepare(query string, arguments []any) (statement, error) {
@@ -1699,7 +1694,7 @@ func (c *connection) prepare(query string, arguments []any) (statement, error) {
 	if prepared, ok := c.prepared[query]; ok {
 		return prepared, nil
 	}
-	prepared, err := c.driver.(driver.ConnPrepareContext).PrepareContext(context.Background(), query)
+	prepared, err := c.driver.Prepare(query)
 	if err != nil {
 		return nil, err
 	}
@@ -1833,12 +1828,9 @@ func (c *connection) setAutocheckpoint() error {
 }
 
 // free is how many bytes of the file's pages hold nothing.
-func (c *connection) free() (size int64, err error) {
-	err = c.query("PRAGMA freelist_count", func(row []driver.Value) bool {
-		size = row[0].(int64) * c.pageSize
-		return false
-	})
-	return size, err
+func (c *connection) free() (int64, error) {
+	pages, err := c.number("PRAGMA freelist_count")
+	return pages * c.pageSize, err
 }
 
 // merge has SQLite do a checkpoint: it copies the log into the database, up to what
@@ -1927,8 +1919,6 @@ func text(value driver.Value) string {
 		return value
 	case []byte:
 		return string(value)
-	case int64:
-		return strconv.FormatInt(value, 10)
 	}
 	return ""
 }
