@@ -91,7 +91,7 @@ const existsQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entr
 const existsForeignCountsSQL = `SELECT 1 FROM sqlite_schema
 WHERE name = 'entries_counts' COLLATE NOCASE AND type <> 'trigger' AND sql IS NOT ?`
 
-const selectCountsSQL = `SELECT CAST(keys AS INTEGER) AS k, CAST(groups AS INTEGER) AS g FROM entries_counts WHERE name = ?`
+const selectCountsSQL = `SELECT CAST(ifnull(keys, 0) AS INTEGER) AS k, CAST(ifnull(groups, 0) AS INTEGER) AS g FROM entries_counts WHERE name = ?`
 
 // Whether one of a group's first keys is alive. There may be any number behind expired ones:
 // those have to be removed first.
@@ -147,7 +147,8 @@ func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {
 //
 // A file's first quota counts its keys once and adds a table and triggers that keep
 // count from then on; afterwards the function only reads, and may be called for every
-// request. Its errors are those of NewScoped and of a write, and that of a negative limit.
+// request. Its errors are those of NewScoped and of a write, that of a negative limit, and
+// that of another program's table or view with the name of the store's, "entries_counts".
 // What another program does with INSERT, UPDATE and DELETE is counted too, but not what
 // its OR REPLACE, or ON CONFLICT REPLACE in its definition of the table, displaces. To
 // have a file counted again, remove a trigger with `DROP TRIGGER entries_count_insert` and
@@ -261,7 +262,7 @@ func (scopedStore *ScopedStore) DeleteGroup(group string) error {
 
 // PurgeExpired is [Store.PurgeExpired] in the namespace.
 func (scopedStore *ScopedStore) PurgeExpired() (int64, error) {
-	return scopedStore.store.purge(withPrefix(scopedStore.full("")))
+	return scopedStore.store.purge(withPrefix(scopedStore.full("")), scopedStore.store.writes.limit())
 }
 
 // ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"iter"
 	"math"
@@ -121,8 +122,13 @@ AND (SELECT count(*) FROM pragma_index_list('entries') AS list, pragma_index_xin
 	WHERE list.origin = 'pk' AND part.key AND upper(part.coll) = 'BINARY' AND NOT part."desc") = 2`
 
 // One row when such a table has no collation but BINARY. UNION compares with those of its
-// first part, the only place that shows a column's.
-const selectBinarySQL = `SELECT 1 WHERE 9 = (SELECT count(*) FROM (
+// first part, the only place that shows a column's. One that the program has added itself
+// may differ in other letters, and must not be named at all.
+const selectBinarySQL = `SELECT 1
+WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema AS object, pragma_collation_list AS added
+	WHERE object.name = 'entries' COLLATE NOCASE AND object.type = 'table'
+	AND added.name NOT IN ('BINARY', 'NOCASE', 'RTRIM') AND instr(upper(object.sql), upper(added.name)))
+AND 9 = (SELECT count(*) FROM (
 	SELECT group_name, entry_key, entry_value, expires_at FROM entries WHERE FALSE
 	UNION VALUES ('a', 'a', 'a', 'a'),
 		('A', 'a', 'a', 'a'), ('a', 'A', 'a', 'a'), ('a', 'a', 'A', 'a'), ('a', 'a', 'a', 'A'),
@@ -374,8 +380,8 @@ func fileURI(databasePath string) string {
 }
 
 // prepare makes the connection and the file ready. It may be called again after it
-// failed. Until the file has proved to be a store's, it is only read. SQLite waits for
-// another process until then, at all statements together.
+// failed. Until the file has proved to be a store's, it is only read. SQLite itself waits
+// for another process here, until waitUntil, whatever the statement.
 func (store *Store) prepare(waitUntil time.Time) error {
 	c := store.connection
 	timeout := time.Duration(-1)
@@ -394,20 +400,19 @@ func (store *Store) prepare(waitUntil time.Time) error {
 	if err := setTimeout(); err != nil {
 		return err
 	}
+	err := c.query("PRAGMA database_list", func(row []driver.Value) bool {
+		c.databaseFile = text(row[2]) // of main, which comes first
+		return false
+	})
+	if err != nil {
+		return err
+	}
 	missing, err := c.checkSchema()
 	if err != nil {
 		return err
 	}
 	// Now the file has been read, which may forbid it (https://sqlite.org/fileformat.html, 1.3.3).
 	if err := c.checkWritable(); err != nil {
-		return err
-	}
-	var databaseFile string
-	err = c.query("PRAGMA database_list", func(row []driver.Value) bool {
-		databaseFile = text(row[2]) // of main, which comes first
-		return false
-	})
-	if err != nil {
 		return err
 	}
 	if err := setTimeout(); err != nil {
@@ -417,7 +422,7 @@ func (store *Store) prepare(waitUntil time.Time) error {
 	if err != nil {
 		return err
 	}
-	if journalMode != "wal" && (journalMode != "memory" || databaseFile != "") {
+	if journalMode != "wal" && (journalMode != "memory" || c.databaseFile != "") {
 		return fmt.Errorf("the journal mode is %q instead of wal", journalMode)
 	}
 	if c.pageSize, err = c.number("PRAGMA page_size"); err != nil {
@@ -448,7 +453,7 @@ func (store *Store) prepare(waitUntil time.Time) error {
 		if _, err := c.exists("SELECT 1 FROM sqlite_schema"); err != nil { // the first read makes the log
 			return err
 		}
-		if err := store.flushing.open(databaseFile); err != nil {
+		if err := store.flushing.open(c.databaseFile); err != nil {
 			return err
 		}
 	}
@@ -473,8 +478,8 @@ var settingsSQL = [...]string{
 // Close ends the store: it lets the writes under way reach the disk and the watchers,
 // closes every watcher's channel and then the database. It waits for no callback and
 // for no other process. Every other method returns an error that wraps [os.ErrClosed]
-// afterwards, as do the calls that still wait for their turn; a second Close returns nil. All stores of a file have to be closed before
-// it is copied, moved or removed.
+// afterwards, as do the calls that still wait for their turn; a second Close returns nil.
+// All stores of a file have to be closed before it is copied, moved or removed.
 func (store *Store) Close() error {
 	var err error
 	store.close.Do(func() {
@@ -1005,7 +1010,7 @@ func (c *connection) removeExpired(group, key string, now int64) {
 //
 //	removed, err := storeInstance.PurgeExpired()
 func (store *Store) PurgeExpired() (int64, error) {
-	return store.purge(groupRange{})
+	return store.purge(groupRange{}, store.writes.limit())
 }
 
 func (store *Store) purgeRegularly() {
@@ -1014,16 +1019,18 @@ func (store *Store) purgeRegularly() {
 	for {
 		select {
 		case <-ticker.C:
-			_, _ = store.purge(groupRange{}) // a failed one is made up for at the next tick
+			// Nobody waits for it, so that each batch may wait anew. A failed one is made up for
+			// at the next tick.
+			_, _ = store.purge(groupRange{}, 0)
 		case <-store.closing:
 			return
 		}
 	}
 }
 
-// purge removes what has expired by now in the groups within.
-func (store *Store) purge(within groupRange) (removed int64, err error) {
-	search, limit := expiredSince(time.Now(), within), store.writes.limit()
+// purge removes what has expired by now in the groups within. The limit is that of its calls.
+func (store *Store) purge(within groupRange, limit time.Duration) (removed int64, err error) {
+	search := expiredSince(time.Now(), within)
 	merge := true // what others have left in the log may be long
 	for err == nil && search.more {
 		for err == nil && search.more && len(search.rows) < purgeWindow {
@@ -1225,7 +1232,7 @@ func (lane *lane) do(own *call) error {
 	return own.err
 }
 
-// limit is that of a call which begins now.
+// limit is how long a call that begins now lets the lane wait in all.
 func (lane *lane) limit() time.Duration { return time.Duration(lane.waited.Load()) + maximumWait }
 
 // lead runs rounds until own is done, more than one only beside another process that
@@ -1535,8 +1542,9 @@ func (flusher *flusher) close() error {
 // connection is the one connection of a store. It is never given back to the pool, which
 // could replace it, and with it lose its settings or a store in memory.
 type connection struct {
-	pool   *sql.DB
-	pinned *sql.Conn
+	pool         *sql.DB
+	pinned       *sql.Conn
+	databaseFile string // its whole path, "" in memory
 
 	// token is held by whoever uses the fields below and the driver's connection. It is a
 	// channel, since a goroutine that waits for a mutex would stop the clock of testing/synctest.
@@ -1623,7 +1631,7 @@ type visitor = func(row []driver.Value) bool
 
 // query runs a statement and shows visit its rows. The slice is the connection's own.
 func (c *connection) query(query string, visit visitor, arguments ...any) error {
-	return c.guard(func() (err error) {
+	return c.guard(func() error {
 		prepared, err := c.prepare(query, arguments)
 		if err != nil {
 			return err
@@ -1632,22 +1640,14 @@ func (c *connection) query(query string, visit visitor, arguments ...any) error 
 		if err != nil {
 			return err
 		}
-		defer func() {
-			if closeErr := rows.Close(); err == nil {
-				err = closeErr
-			}
-		}()
 		row := c.row[:len(rows.Columns())]
-		for {
-			if err := rows.Next(row); err == io.EOF {
-				return nil
-			} else if err != nil {
-				return err
-			}
-			if !visit(row) {
-				return nil
-			}
+		for err = rows.Next(row); err == nil && visit(row); {
+			err = rows.Next(row)
 		}
+		if err == io.EOF {
+			err = nil
+		}
+		return cmp.Or(err, rows.Close()) // not after a panic: it would commit what letGo undoes
 	})
 }
 
@@ -1870,14 +1870,18 @@ func (c *connection) forget() error {
 	return err
 }
 
-// ending is held while a connection ends. Of two that end at once, each would leave the log
-// to the other.
-var ending sync.Mutex
+// ending has a lock for each file, or a few files, that is held while a connection ends: of two
+// that end at once, each would leave the log to the other.
+var (
+	ending     [64]sync.Mutex
+	endingSeed = maphash.MakeSeed()
+)
 
 func (c *connection) close() error {
 	err := c.use(c.forget)
-	ending.Lock()
-	defer ending.Unlock()
+	lock := &ending[maphash.String(endingSeed, c.databaseFile)%uint64(len(ending))]
+	lock.Lock()
+	defer lock.Unlock()
 	return errors.Join(err, recovered(c.pinned.Close), recovered(c.pool.Close))
 }
 

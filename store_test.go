@@ -1179,7 +1179,13 @@ func TestNew_AcceptsTheTableOfAnotherProgram(t *testing.T) {
 	}
 }
 
+// registerBackwards makes a collation known to the connections that are opened afterwards, once in a process.
+var registerBackwards = sync.OnceValue(func() error {
+	return sqlite.RegisterCollationUtf8("backwards", func(left, right string) int { return strings.Compare(right, left) })
+})
+
 func TestNew_RefusesAnotherTable(t *testing.T) {
+	check(t, registerBackwards())
 	changed := func(old, new string) []string {
 		if !strings.Contains(entriesTable, old) {
 			t.Fatalf("no %q to change", old)
@@ -1214,6 +1220,8 @@ func TestNew_RefusesAnotherTable(t *testing.T) {
 		"RTRIM value":       changed("entry_value TEXT NOT NULL", "entry_value TEXT NOT NULL COLLATE RTRIM"),
 		"NOCASE expiry":     changed("expires_at INTEGER", "expires_at INTEGER COLLATE NOCASE"),
 		"NOCASE column of a BINARY key": {strings.Replace(strings.Replace(entriesTable, "group_name TEXT", "group_name TEXT COLLATE NOCASE", 1),
+			"(group_name, ", "(group_name COLLATE BINARY, ", 1)},
+		"added collation of a BINARY key": {strings.Replace(strings.Replace(entriesTable, "group_name TEXT", "group_name TEXT COLLATE Backwards", 1),
 			"(group_name, ", "(group_name COLLATE BINARY, ", 1)},
 		"NOCASE primary key": changed("(group_name, entry_key)", "(group_name, entry_key COLLATE NOCASE)"),
 		"WITHOUT ROWID":      {entriesTable + " WITHOUT ROWID"},
@@ -2597,8 +2605,28 @@ func TestStore_DriverPanicLetsGoOfTheFile(t *testing.T) {
 	}
 }
 
-// TestStore_DriverPanicWritesNothing has a Set panic when it has written the entry and is about to count it.
+// TestStore_DriverPanicWritesNothing has each write panic once, when it is about to be committed.
 func TestStore_DriverPanicWritesNothing(t *testing.T) {
+	for _, write := range writes {
+		t.Run(write.name, func(t *testing.T) {
+			databasePath := filepath.Join(t.TempDir(), "store.db")
+			storeInstance, hook := openWithCommitHook(t, databasePath)
+			prepareWrites(t, storeInstance)
+			const everything = "SELECT concat_ws(' ', group_name, entry_key, entry_value, expires_at) FROM entries ORDER BY 1"
+			before := queryLines(t, openSQL(t, databasePath), everything)
+			hook.set(func() int32 {
+				hook.set(nil)
+				return outOfRange()
+			})
+			wantErrorText(t, write.run(storeInstance), "panicked")
+			storeInstance.Close()
+			checkSame(t, "entries", queryLines(t, openSQL(t, databasePath), everything), before)
+		})
+	}
+}
+
+// TestStore_DriverPanicLeavesNothingUncounted has a Set panic when it has written the entry and is about to count it.
+func TestStore_DriverPanicLeavesNothingUncounted(t *testing.T) {
 	databasePath := filepath.Join(t.TempDir(), "store.db")
 	counting := false
 	storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {

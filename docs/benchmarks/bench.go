@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -52,8 +53,8 @@ type run struct {
 	keepsFile bool
 }
 
-// trial lets all peers take turns, in another order each round, so that none always
-// follows the same one.
+// trial lets all peers take turns, in another order in each trial and round, so that none
+// always follows the same one.
 func (bench *bench) trial(workload workload, trial trial) {
 	var runs []*run
 	for _, peer := range bench.peers {
@@ -65,7 +66,9 @@ func (bench *bench) trial(workload workload, trial trial) {
 	if trial.once {
 		rounds = 1
 	}
-	random := rand.New(rand.NewPCG(4, 4))
+	name := fnv.New64a()
+	io.WriteString(name, workload.name+"/"+trial.name)
+	random := rand.New(rand.NewPCG(4, name.Sum64()))
 	for round := range rounds {
 		for _, i := range random.Perm(len(runs)) {
 			run := runs[i]
@@ -192,7 +195,8 @@ func (run *run) keep(memory bool, callers callers, data dataset) (*instance, err
 }
 
 // open opens a database that holds the entries of a dataset. An SQLite file is
-// filled before it is opened, the rest by the peer's own quickest way.
+// filled before it is opened, the rest by the peer's own quickest way; files are then
+// closed and opened once more, so that nobody sorts what it was filled with in a turn.
 func (run *run) open(memory bool, callers callers, data dataset) (*instance, error) {
 	opened := &instance{options: options{callers: callers}}
 	if memory {
@@ -224,7 +228,12 @@ func (run *run) open(memory bool, callers callers, data dataset) (*instance, err
 	if err := fill(opened.database, data); err != nil {
 		return nil, errors.Join(err, opened.end())
 	}
-	return opened, nil
+	if !memory {
+		if err = opened.Close(); err == nil {
+			opened.database, err = run.peer.open(opened.options)
+		}
+	}
+	return opened, err
 }
 
 func fill(database database, data dataset) error {

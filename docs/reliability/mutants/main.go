@@ -58,8 +58,8 @@ var mutants = []mutant{
 	{"a purge merges what others left with its first batch", "store.go", "merge := true //", "merge := false //", "TestStore_PurgeExpired_LetsNoBatchMergeTheLog"},
 	{"a purge merges the log with its batch", "store.go", "merge = c.logged() > mergeSize", "if merge = false; c.logged() > mergeSize {\n\t\t\t\t\t\t_ = c.merge()\n\t\t\t\t\t}", "TestStore_PurgeExpired_MergesTheLogInItsOwnRound"},
 	{"a purge ends where the log cannot be merged", "store.go", "failed = c.merge()\n\t\t}\n\t\treturn nil", "failed = c.merge()\n\t\t}\n\t\treturn failed", "TestStore_PurgeExpired_WithoutMerging"},
-	{"the purge runs once", "store.go", "_, _ = store.purge(groupRange{}) //", "_, _ = store.purge(groupRange{})\n\t\t\tticker.Stop() //", "TestStore_BackgroundPurge_.*"},
-	{"a purge looks at every entry", "store.go", "\tvar databaseFile string\n", "\tdefer c.exec(\"DROP INDEX entries_expires_at\")\n\tvar databaseFile string\n", "TestStore_PurgeExpired_CostFollowsWhatHasExpired"},
+	{"the purge runs once", "store.go", "_, _ = store.purge(groupRange{}, 0)\n", "_, _ = store.purge(groupRange{}, 0)\n\t\t\tticker.Stop()\n", "TestStore_BackgroundPurge_.*"},
+	{"a purge looks at every entry", "store.go", "\tjournalMode, err := c.text", "\tdefer c.exec(\"DROP INDEX entries_expires_at\")\n\tjournalMode, err := c.text", "TestStore_PurgeExpired_CostFollowsWhatHasExpired"},
 	{"a batch takes along what ends at the same time", "store.go", "(+expires_at < ?3 OR (+expires_at = ?3 AND rowid <= ?4))", "(+expires_at <= ?3 OR ?4 IS NULL)", "TestScopedStore_Set_MakesRoomInBoundedBatches"},
 	{"a write takes a batch along", "store.go", "&& lane.calls[count].size != batch {", "{", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
 	{"a batch shares its transaction", "store.go", "for own.size != batch && count", "for count", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
@@ -78,9 +78,10 @@ var mutants = []mutant{
 	{"lengths are not checked", "store.go", "ok && len(value) > maximumLength {", "ok && len(value) < 0 {", "TestStore_LongTextIsRefused"},
 	{"Render quotes what it found", "store.go", `place, _, found := strings.Cut(err.Error(), ">: ")`, `place, found := err.Error(), true`, "TestStore_Render_QuotesNoValue"},
 	{"a panic of the driver goes on", "store.go", "if cause := recover(); cause != nil {", "if cause := any(nil); cause != nil {", "TestStore_DriverPanicBecomesAnErrorAndEndsTheStore"},
-	{"half of a write that panicked is committed", "store.go", "RegisterCommitHook(func() int32 { return 1 })", "RegisterCommitHook(nil)", "TestStore_DriverPanicWritesNothing"},
+	{"half of a write that panicked is committed", "store.go", "RegisterCommitHook(func() int32 { return 1 })", "RegisterCommitHook(nil)", "TestStore_DriverPanicLeavesNothingUncounted"},
+	{"a Delete that panicked is committed", "store.go", "\t\trow := c.row[:len(rows.Columns())]\n", "\t\tdefer rows.Close()\n\t\trow := c.row[:len(rows.Columns())]\n", "TestStore_DriverPanicWritesNothing"},
 	{"a store that has ended keeps its locks", "store.go", "\t\tc.letGo()\n", "", "TestStore_DriverPanicLetsGoOfTheFile"},
-	{"stores that close at once leave the log to each other", "store.go", "\tending.Lock()\n\tdefer ending.Unlock()\n", "", "TestStore_Close_SeveralAtOnceLeaveNoLog"},
+	{"stores that close at once leave the log to each other", "store.go", "\tlock.Lock()\n\tdefer lock.Unlock()\n", "\t_ = lock\n", "TestStore_Close_SeveralAtOnceLeaveNoLog"},
 	{"Close does not wait for the writes under way", "store.go", "\t\tstore.writes.drain()\n", "", "TestStore_Close_.*"},
 	{"a fault in the driver ends the process", "store.go", "debug.SetPanicOnFault(debug.SetPanicOnFault(true))", "debug.SetPanicOnFault(debug.SetPanicOnFault(false))", "TestStore_DriverFaultBecomesAnError"},
 	{"Close forgets the watchers", "store.go", "\t\tstore.watchers.close()\n", "", "TestStore_Close_EndsWatchersAndKeepsTheirEvents"},
@@ -98,7 +99,7 @@ var mutants = []mutant{
 	{"the last key of a group leaves it counted", "scope.go", "groups = groups - NOT EXISTS (", "groups = groups - 0 * NOT EXISTS (", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
 	{"a key that was NULL is not counted when it gets a name", "scope.go", "entry_key < x'') IS TRUE`", "entry_key < x'')`", "TestScopedStore_Set_OddRowsOfOtherProgramsDoNoHarm"},
 	{"a namespace sees those that begin with its name", "scope.go", `return scopedStore.namespace + ":" + group`, `return scopedStore.namespace + group`, "TestScopedStore_HostileNamesRoundTripAndStayApart"},
-	{"a purge of a namespace is one of all", "scope.go", "return scopedStore.store.purge(withPrefix(scopedStore.full(\"\")))", "return scopedStore.store.purge(groupRange{})", "TestScopedStore_PurgeExpired_ItsNamespaceAlone"},
+	{"a purge of a namespace is one of all", "scope.go", "store.purge(withPrefix(scopedStore.full(\"\")), ", "store.purge(groupRange{}, ", "TestScopedStore_PurgeExpired_ItsNamespaceAlone"},
 }
 
 var reliabilityTest = regexp.MustCompile("Test(Flush|History|IOError|PowerLoss|Processes)")
