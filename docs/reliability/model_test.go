@@ -909,9 +909,10 @@ func (session *session) body() {
 	session.depth--
 }
 
-// wasLive tells whether a row of the start or a later one matches, whose deadline is still ahead.
+// wasLive tells whether a row of the start or a later one matches, whose deadline is still ahead. Of those that the loop has
+// overwritten or removed settle knows nothing, so that they may be within the tolerance.
 func (session *session) wasLive(before map[entryName]row, start int, matches func(entryName, row) bool) bool {
-	now := time.Now()
+	now := time.Now().Add(-tolerance)
 	for name, row := range before {
 		if row.alive(now) && matches(name, row) {
 			return true
