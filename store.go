@@ -1028,7 +1028,8 @@ func (store *Store) purgeRegularly() {
 	}
 }
 
-// purge removes what has expired by now in the groups within. The limit is that of its calls.
+// purge removes what has expired by now in the groups within. Its calls share the limit, or
+// have one each if that is 0.
 func (store *Store) purge(within groupRange, limit time.Duration) (removed int64, err error) {
 	search := expiredSince(time.Now(), within)
 	merge := true // what others have left in the log may be long

@@ -1294,6 +1294,15 @@ func TestStore_VacuumIntoMakesABackup(t *testing.T) {
 	check(t, storeInstance.Set("config", "colour", "blue"))
 	copyPath := filepath.Join(t.TempDir(), "copy.db")
 	execSQL(t, openSQL(t, databasePath), "VACUUM INTO '"+copyPath+"'")
+	if runtime.GOOS != "windows" {
+		ordinary := filepath.Join(t.TempDir(), "ordinary") // 0666, less what the umask forbids
+		check(t, os.WriteFile(ordinary, nil, 0o666))
+		copied, err := os.Stat(copyPath)
+		check(t, err)
+		allowed, err := os.Stat(ordinary)
+		check(t, err)
+		checkEqual(t, "mode of the copy", copied.Mode(), allowed.Mode()&0o644)
+	}
 	check(t, storeInstance.Set("config", "colour", "green"))
 	checkValue(t, openStore(t, copyPath), "config", "colour", "blue")
 	checkValue(t, storeInstance, "config", "colour", "green")
@@ -5701,6 +5710,28 @@ func ExampleStore_Set() {
 	}
 	fmt.Println(storeInstance.Get("config", "colour"))
 	// Output: green <nil>
+}
+
+// What SQLite reports has a code, whose lowest byte is its kind.
+func Example_errors() {
+	storeInstance, err := store.New("file::memory:?_pragma=max_page_count(50)") // a disk of 200 KiB
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer storeInstance.Close()
+
+	err = storeInstance.Set("config", "colour", strings.Repeat("blue", 1<<18))
+	if failed, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch failed.Code() & 0xff {
+		case 5: // SQLITE_BUSY
+			fmt.Println("another process holds the lock")
+		case 13: // SQLITE_FULL
+			fmt.Println("the disk is full")
+		}
+	}
+	// Output:
+	// the disk is full
 }
 
 func ExampleStore_SetWithTTL() {
