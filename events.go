@@ -31,22 +31,23 @@ func (eventType EventType) String() string {
 	return "unknown"
 }
 
-// Event is one write that changed something and is on the disk.
+// Event tells of a write that is on the disk: of every Set and SetWithTTL, and of a Delete
+// or DeleteGroup that removed what had not expired.
 type Event struct {
 	Type      EventType
 	Group     string    // the full name: "tenant-a:config" for a scoped write
 	Key       string    // empty for EventDeleteGroup
 	Value     string    // set for EventSet alone
-	Timestamp time.Time // does not run backwards from one event of a store to the next
+	Timestamp time.Time // when the write was on the disk; never before the store's previous event
 }
 
 // Watcher receives the events of one store in the order of their commits. [Store.Watch]
 // makes one.
 //
 // Its channel holds 256 events; while it is full, further ones are dropped, so that no
-// writer ever waits. A drop needs a full buffer, and the next receive leaves it all but
-// full: a single reader that finds that must take it for a loss, empty the buffer, and
-// read the store again.
+// writer ever waits. The receive that follows a drop therefore leaves the buffer all but
+// full: a single reader that finds it so must assume a loss, empty the buffer and read the
+// store again.
 //
 //	watcher := storeInstance.Watch("config", "*")
 //	settings, err := storeInstance.GetAll("config") // watch first, then read
@@ -73,26 +74,26 @@ type Event struct {
 //		}
 //	}
 type Watcher struct {
-	// Events is closed by [Store.Unwatch] and [Store.Close]; what is in its buffer can
-	// still be received then.
+	// Events is closed by [Store.Unwatch] and [Store.Close]; what is in its buffer then
+	// can still be received.
 	Events <-chan Event
 
 	events     chan Event // the same channel
 	group, key string
 }
 
-// Watch returns a watcher of a group's key. Each of the two is an exact name, or "*" for
+// Watch returns a watcher of a key in a group. Each of the two is an exact name, or "*" for
 // any.
 //
 //	watcher := storeInstance.Watch("config", "colour") // or "*"
 //	defer storeInstance.Unwatch(watcher)
-//	for event := range watcher.Events {
+//	for event := range watcher.Events { // until another goroutine calls Unwatch or Close
 //		fmt.Println(event.Type, event.Key, event.Value)
 //	}
 //
-// The group is the full name, "tenant-a:config" for one of a scope: those of a whole
-// namespace come with "*", to be told apart by [Event.Group]. The watcher gets every event
-// of a write that begins after Watch returned, and the EventDeleteGroup of its group
+// The group is the full name, "tenant-a:config" for one of a scope; to follow a whole
+// namespace, watch "*" and look at [Event.Group]. The watcher gets every matching event of
+// a write that begins after Watch returned, and every EventDeleteGroup of its group,
 // whatever its key. On a closed store its channel is closed.
 func (store *Store) Watch(group, key string) *Watcher {
 	events := make(chan Event, watcherBuffer)
@@ -107,12 +108,12 @@ func (store *Store) Watch(group, key string) *Watcher {
 	return watcher
 }
 
-// Unwatch removes a watcher and closes its channel. It leaves nil, a watcher removed
-// before and one of another store alone.
+// Unwatch removes a watcher and closes its channel. It does nothing for nil, for a watcher
+// that was removed before and for one of another store.
 func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
 
-// OnChange has callback called with every event of this store, and returns a function
-// that ends that and may be called more than once.
+// OnChange registers a callback for every event of this store, and returns a function that
+// unregisters it and may be called more than once.
 //
 //	unregister := storeInstance.OnChange(func(event store.Event) {
 //		log.Println(event.Type, event.Group, event.Key)
@@ -120,12 +121,12 @@ func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
 //	defer unregister()
 //
 // A callback runs in the goroutine of the writer, once the write is on the disk and the
-// watchers have it, before the write returns; the callbacks of one event run in the
-// order of their registration, those of different writers may run at the same time. It
+// watchers have it, before the write returns. The callbacks of one event run in the order
+// of their registration; those of different writers may run at the same time. A callback
 // misses no event, and may call any method of the store, Close included; its own writes
-// call it as well. Once it has been ended, a write under way may still call it. If it panics,
-// the remaining callbacks are skipped and the writer's caller gets the panic, while the
-// write stays.
+// call it as well. Once it is unregistered, a write under way may still call it. If it
+// panics, the remaining callbacks are skipped and the panic reaches the writer's caller,
+// while the write stays.
 func (store *Store) OnChange(callback func(Event)) func() {
 	if callback == nil || store.closed() {
 		return func() {}

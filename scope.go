@@ -108,16 +108,16 @@ WHERE group_name = ? AND entry_key = ? AND (expires_at IS NULL OR expires_at > ?
 // ScopedStore is the part of a [Store] whose groups belong to one namespace: the store's
 // group "tenant-a:config" is the group "config" of the namespace "tenant-a". [NewScoped]
 // and [NewScopedWithQuota] make one. It has the read and write methods of Store, which
-// say what they do, with these differences: names of groups are given and returned
-// without the namespace, CountAll and PurgeExpired cover the namespace alone, and Set and
-// SetWithTTL keep to its quota. Events and errors have the full names.
+// say what they do, with these differences: group names are given and returned without
+// the namespace, CountAll and PurgeExpired cover the namespace alone, and Set and
+// SetWithTTL keep to its quota. Events and errors have the full group names.
 type ScopedStore struct {
 	store     *Store
 	namespace string
 	quota     *quota // nil if it has no limit
 }
 
-// QuotaConfig is the limits of a namespace. Zero means unlimited.
+// QuotaConfig has the limits of a namespace. Zero means unlimited.
 //
 //	quota := store.QuotaConfig{MaxKeys: 100, MaxGroups: 10}
 type QuotaConfig struct {
@@ -127,32 +127,32 @@ type QuotaConfig struct {
 
 var namespacePattern = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
 
-// NewScoped returns the part of storeInstance that belongs to namespace, which has to
-// consist of ASCII letters, digits and hyphens. It does not touch the disk, and fails only
-// for any other namespace and for a nil store.
+// NewScoped returns the part of storeInstance that belongs to namespace, a name of one or
+// more ASCII letters, digits and hyphens. It does not touch the disk, and fails only for
+// any other name and for a nil store.
 //
 //	tenant, err := store.NewScoped(storeInstance, "tenant-a")
 func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {
 	return newScoped("NewScoped", storeInstance, namespace, QuotaConfig{})
 }
 
-// NewScopedWithQuota is [NewScoped] with limits that no write of a new key through any
-// ScopedStore with these limits, in any process, takes the namespace over. Such a write
-// fails with an error that wraps [QuotaExceededError] and names the limit, once all that
-// has expired in the file is removed; overwriting a key that has not expired always works.
-// Writes past the scope are not refused, but count.
+// NewScopedWithQuota is [NewScoped] with limits. Writing a new key beyond them, through any
+// ScopedStore with these limits, in any process, fails with an error that wraps
+// [QuotaExceededError] and names the limit, but only after all that has expired in the file
+// has been removed. Overwriting a key that has not expired always works. Writes that bypass
+// the scope are not refused, but count.
 //
 //	tenant, err := store.NewScopedWithQuota(storeInstance, "tenant-a",
 //		store.QuotaConfig{MaxKeys: 100, MaxGroups: 10})
 //
 // A file's first quota counts its keys once and adds a table and triggers that keep
 // count from then on; afterwards the function only reads, and may be called for every
-// request. Its errors are those of NewScoped and of a write, that of a negative limit, and
-// that of another program's table or view with the name of the store's, "entries_counts".
+// request. It fails where NewScoped or a write would, for a negative limit, and if another
+// program has a table or view with the name of the store's, "entries_counts".
 // What another program does with INSERT, UPDATE and DELETE is counted too, but not what
 // its OR REPLACE, or ON CONFLICT REPLACE in its definition of the table, displaces. To
-// have a file counted again, remove a trigger with `DROP TRIGGER entries_count_insert` and
-// call NewScopedWithQuota.
+// have a file counted again, remove a trigger with `DROP TRIGGER entries_count_insert` in
+// the sqlite3 shell and call NewScopedWithQuota.
 func NewScopedWithQuota(storeInstance *Store, namespace string, quota QuotaConfig) (*ScopedStore, error) {
 	return newScoped("NewScopedWithQuota", storeInstance, namespace, quota)
 }
@@ -228,12 +228,12 @@ func (scopedStore *ScopedStore) All(group string) iter.Seq2[KeyValue, error] {
 	return scopedStore.store.All(scopedStore.full(group))
 }
 
-// Groups is [Store.Groups] in the namespace, whose prefix the names lack.
+// Groups is [Store.Groups] in the namespace. The names come without it.
 func (scopedStore *ScopedStore) Groups(groupPrefix string) ([]string, error) {
 	return scopedStore.store.groups(scopedStore.full(groupPrefix), len(scopedStore.full("")))
 }
 
-// GroupsSeq is [Store.GroupsSeq] in the namespace, whose prefix the names lack.
+// GroupsSeq is [Store.GroupsSeq] in the namespace. The names come without it.
 func (scopedStore *ScopedStore) GroupsSeq(groupPrefix string) iter.Seq2[string, error] {
 	return scopedStore.store.groupNames("GroupsSeq", scopedStore.full(groupPrefix), len(scopedStore.full("")))
 }

@@ -224,8 +224,8 @@ type KeyValue struct {
 // ---------------------------------------------------------------------------
 // Opening and closing.
 
-// New opens the store in the file databasePath, and creates the file, readable and
-// writable by its owner alone, if it is missing. The files beside it have its mode.
+// New opens the store in the file databasePath. A missing file is created, readable and
+// writable by its owner alone. The files beside it have its mode.
 //
 //	storeInstance, err := store.New("/var/lib/app/state.db")
 //	if err != nil {
@@ -235,15 +235,16 @@ type KeyValue struct {
 //
 // The path ":memory:" makes a private store in memory. A string that begins with
 // "file:" is an SQLite URI (https://sqlite.org/uri.html) and reaches the driver as it
-// is, which creates a missing file with the mode that the umask leaves; such a string must
-// not be made from untrusted input. Every other path is taken literally. Any number of
-// stores and processes may hold a file open; while one does, nothing in this process may
-// open and close the file by other means than SQLite, since that drops SQLite's locks
-// (https://sqlite.org/howtocorrupt.html, section 2.2).
+// is. The driver creates a missing file with the mode that the umask leaves, and runs SQL
+// that the URI's parameters contain: never make one from untrusted input. Every other path
+// is taken literally. Any number of stores and processes may hold a file open; while this
+// process does, nothing in it may open and close the file except through the store's own
+// SQLite, since that drops SQLite's locks (https://sqlite.org/howtocorrupt.html, section 2.2).
 //
-// New fails, and creates nothing, if the directory is missing or may not be read or written,
-// and if the file is no SQLite file, is not UTF-8, or has something else under the name
-// of the table "entries". It waits up to 5 seconds for another process.
+// New fails, and creates nothing, if the path is empty or names a directory, if the file's
+// directory is missing, if that directory or the file may not be read and written, and if
+// the file is no SQLite file, is not UTF-8, or has something else under the name of the
+// table "entries". It waits up to 5 seconds for another process.
 func New(databasePath string) (*Store, error) {
 	storeInstance, err := open(databasePath)
 	if err != nil {
@@ -477,9 +478,9 @@ var settingsSQL = [...]string{
 
 // Close ends the store: it lets the writes under way reach the disk and the watchers,
 // closes every watcher's channel and then the database. It waits for no callback and
-// for no other process. Every other method returns an error that wraps [os.ErrClosed]
-// afterwards, as do the calls that still wait for their turn; a second Close returns nil.
-// All stores of a file have to be closed before it is copied, moved or removed.
+// for no other process. Calls that still wait for their turn return an error that wraps
+// [os.ErrClosed], and so does every other method from then on; a second Close returns nil.
+// All stores of a file must be closed before it is moved, removed or copied by a file copy.
 func (store *Store) Close() error {
 	var err error
 	store.close.Do(func() {
@@ -620,6 +621,8 @@ func (store *Store) Count(group string) (int, error) {
 // groupPrefix; the empty prefix means all groups.
 //
 //	keys, err := storeInstance.CountAll("tenant-a:")
+//
+// Like Count, it takes longer the more keys it counts.
 func (store *Store) CountAll(groupPrefix string) (int, error) {
 	within := withPrefix(groupPrefix)
 	count, err := store.count(countPrefixSQL, within.from, within.to)
@@ -703,9 +706,9 @@ func (store *Store) Render(templateSource, group string) (string, error) {
 //	}
 //
 // The loop may call any method of the store, writes included; it may end early, and the
-// sequence may be ranged over again. It holds a page of the group in memory and no
-// transaction open, so what is written or deleted meanwhile may or may not be seen; what
-// has expired by the time of its turn is not. An error is yielded once, last.
+// sequence may be ranged over again. The sequence holds a page of the group in memory and
+// no transaction open, so what is written or deleted meanwhile may or may not be seen. An
+// entry that has expired when its turn comes is left out. An error is yielded once, last.
 func (store *Store) All(group string) iter.Seq2[KeyValue, error] {
 	return func(yield func(KeyValue, error) bool) {
 		for entry, err := range store.stream("", func(c *connection, from string, visit visitor) error {
@@ -768,6 +771,8 @@ func (store *Store) stream(from string, read func(c *connection, from string, vi
 // key that has not expired, in ascending byte order.
 //
 //	tenants, err := storeInstance.Groups("tenant-")
+//
+// It takes longer the more groups there are, whatever the number of their keys.
 func (store *Store) Groups(groupPrefix string) ([]string, error) {
 	return store.groups(groupPrefix, 0)
 }
@@ -829,21 +834,21 @@ func (store *Store) isAlive(group string) (alive bool, err error) {
 // ---------------------------------------------------------------------------
 // Writes.
 
-// Set stores a value under a key, for good: it clears an expiry that the key has.
+// Set stores a value under a key. It does not expire: an expiry of the key is cleared.
 //
 //	err := storeInstance.Set("config", "colour", "blue")
 //
 // When Set returns nil, the value is on the disk. Calls of several goroutines share
-// commits and flushes. An error means that nothing was written, unless it is that of a
-// flush: then the value may be there or not, and once the disk has refused a flush the
-// store accepts no further write until it has been closed and opened again.
+// commits and flushes. An error means that nothing was written, unless the flush failed:
+// then the value may be there or not, and once the disk has refused a flush the store
+// accepts no further write until it has been closed and opened again.
 func (store *Store) Set(group, key, value string) error {
 	return store.set("Set", group, key, value, nil, nil)
 }
 
 // SetWithTTL stores a value that expires ttl after the call began, to the millisecond
-// and never earlier. A ttl of zero or less has elapsed already: the entry is written,
-// and expired at once.
+// and never earlier. A ttl of zero or less has already elapsed: the entry is written,
+// and is expired at once.
 //
 //	err := storeInstance.SetWithTTL("session", "token", "abc123", 5*time.Minute)
 //
@@ -1003,10 +1008,10 @@ func (c *connection) removeExpired(group, key string, now int64) {
 	_, _ = c.exec(deleteExpiredEntrySQL, group, key, now)
 }
 
-// PurgeExpired removes the entries that have expired and returns how many there were,
-// once that is on the disk. A store does so itself every minute, to free their room; no
-// read returns them before. It works in batches, between which other calls go on. With an
-// error, the number is that of the entries removed before it.
+// PurgeExpired removes the entries that have expired and returns how many it removed,
+// once that is on the disk. A store does so itself every minute, to free the space; no
+// read returns expired entries even before. It works in batches, between which other calls
+// go on. With an error, the number is that of the entries removed before it.
 //
 //	removed, err := storeInstance.PurgeExpired()
 func (store *Store) PurgeExpired() (int64, error) {

@@ -53,7 +53,7 @@ type run struct {
 	keepsFile bool
 }
 
-// trial lets all peers take turns, in another order in each trial and round, so that none
+// trial lets all peers take turns, in a different order in each trial and round, so that none
 // always follows the same one.
 func (bench *bench) trial(workload workload, trial trial) {
 	var runs []*run

@@ -120,7 +120,7 @@ func (report *report) goalsChart() *chart {
 	return chart
 }
 
-// plain takes Markdown's marks off a text.
+// plain removes Markdown's marks from a text.
 func plain(text string) string {
 	return string(slices.DeleteFunc([]rune(text), func(r rune) bool { return r == '`' }))
 }

@@ -31,7 +31,7 @@ func main() {
 	flag.IntVar(&settings.rounds, "rounds", 5, "how often each peer takes its turn")
 	flag.StringVar(&settings.directory, "dir", ".", "where the databases are made, on the disk that is to be measured")
 	flag.StringVar(&settings.json, "json", "", "write every value to this file too")
-	flag.StringVar(&settings.report, "report", "", "write the report to this file, its charts beside it (default README.md, or without charts to the standard output if -only or -peers is given)")
+	flag.StringVar(&settings.report, "report", "", "write the report to this file, its charts beside it (default README.md, or standard output, without charts, if -only or -peers is given)")
 	flag.BoolVar(&settings.smoke, "smoke", false, "run every workload and peer once with tiny sizes and check the answers alone")
 	flag.Parse()
 	err := errors.New("there are no arguments, only flags")
@@ -226,7 +226,7 @@ func isTerminal(file *os.File) bool {
 	return err == nil && information.Mode()&os.ModeCharDevice != 0
 }
 
-// removeOnInterrupt leaves no databases behind when the run is broken off.
+// removeOnInterrupt leaves no databases behind when the run is interrupted.
 func removeOnInterrupt(directory string) {
 	interrupted, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(interrupted, func() {

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// peer is one store under test. Its adapter says beside it how the peer syncs
+// peer is one store under test. The comment on its adapter says how the peer syncs
 // every acknowledged write and how it lets concurrent writers share a sync.
 type peer struct {
 	name   string

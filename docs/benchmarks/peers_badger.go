@@ -14,7 +14,7 @@ import (
 var badgerPeer = peer{
 	name:     "badger",
 	syncs:    "`SyncWrites`; transactions that commit at the same time are written by one goroutine, which syncs after each",
-	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; it holds tens of megabytes for that, and looks up what was written lately in them, with no query engine",
+	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; for that it holds tens of megabytes, in which it looks up recent writes, with no query engine",
 	volatile: true,
 	open: func(options options) (database, error) {
 		settings := badger.DefaultOptions(options.path).

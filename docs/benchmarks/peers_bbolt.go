@@ -14,7 +14,7 @@ import (
 var bboltPeer = peer{
 	name:   "bbolt",
 	syncs:  "every transaction; concurrent writers share one through `Batch`, with `MaxBatchSize` at their number",
-	faster: "its file is mapped into memory: a read follows pointers through a B+ tree, with no system call, no lock and no query engine; it has one ordered tree where a table has a second one as its index, and no expiry to look at; a batch takes along all writers that wait and writes each page that they changed once",
+	faster: "its file is mapped into memory: a read follows pointers through a B+ tree, with no system call, no lock and no query engine; it has one ordered tree where a table has a second one as its index, and no expiry to check; a batch includes all waiting writers and writes each page that they changed once",
 	open: func(options options) (database, error) {
 		bolt, err := bbolt.Open(options.path, 0o600, nil)
 		if err != nil {

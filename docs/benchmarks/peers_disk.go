@@ -11,8 +11,8 @@ import (
 // nothing else. Writers that come while a sync is under way share the next one.
 var diskPeer = peer{
 	name:      "disk",
-	syncs:     "one `fsync` of an appended file; whoever comes during a sync shares the next one",
-	faster:    "it only appends: nothing can be read back, which makes it no store",
+	syncs:     "one `fsync` of an appended file; writers that come during a sync share the next one",
+	faster:    "it only appends: nothing can be read back, so it is no store",
 	writeOnly: true,
 	open: func(options options) (database, error) {
 		file, err := os.OpenFile(options.path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
@@ -79,7 +79,7 @@ func (database *diskDatabase) lead() {
 	database.synced.Broadcast()
 }
 
-// Close checks that all which was acknowledged is in the file.
+// Close checks that all that was acknowledged is in the file.
 func (database *diskDatabase) Close() error {
 	information, err := database.file.Stat()
 	if err == nil && information.Size() != database.size {

@@ -16,7 +16,7 @@ import (
 var pebblePeer = peer{
 	name:     "pebble",
 	syncs:    "`pebble.Sync`; its commit pipeline puts concurrent writes behind one sync",
-	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; concurrent writers prepare their batches in parallel and queue for nothing but the log; what was written lately is looked up in memory, with no query engine",
+	faster:   "it is a log-structured merge tree: a write is one append and one insertion into a skip list in memory, and pages are sorted later, in the background, by other goroutines; concurrent writers prepare their batches in parallel and queue for nothing but the log; recent writes are looked up in memory, with no query engine",
 	volatile: true,
 	open: func(options options) (database, error) {
 		settings := &pebble.Options{Logger: quiet{}}

@@ -67,7 +67,7 @@ const (
 var floorPeer = peer{
 	name:       "floor",
 	syncs:      "`synchronous=FULL`; each commit syncs alone, SQLite lets no two writers share",
-	faster:     "it does no more than run the statement: it keeps no page for a loop that writes, sends no event, counts no quota, lets nobody in while it works, and opens a file without looking at what it is",
+	faster:     "it does no more than run the statement: it keeps no page for a loop that writes, sends no event, counts no quota, lets no other caller in while it works, and opens a file without checking what it is",
 	volatile:   true,
 	sqliteFile: true,
 	open: func(options options) (database, error) {

@@ -184,7 +184,7 @@ func (report report) markdown(writer io.Writer) error {
 	page.line("# Benchmarks")
 	page.line("")
 	page.line("The store and its peers at the same work, from one run of `go run .` in this directory. " +
-		"Every peer syncs each write that it acknowledges. Answers are compared with what was written: a wrong one is a failure.")
+		"On a file, every peer syncs a write before it acknowledges it. Answers are compared with what was written: a wrong one is a failure.")
 	page.line("")
 	report.writeMachine(page)
 	report.writeGoals(page)
@@ -233,9 +233,9 @@ func (report report) writeMachine(page *page) {
 func (report report) writeGoals(page *page) {
 	page.line("## Goals")
 	page.line("")
-	page.line("A quotient is taken within each round, in which the peers take turns; shown are the median of the rounds and, " +
-		"in brackets, the least and the greatest. The floor is the plainest honest program on the same engine: prepared " +
-		"statements through `database/sql` on one connection.")
+	page.line("A quotient is taken within each round, in which the peers take turns. Shown are the median of the rounds and, " +
+		"in brackets, the least and the greatest. The *floor* is the plainest honest program on the same engine: prepared " +
+		"statements through `database/sql` on one connection. “Then zombiezen's” or “then pebble's” is a second goal: to match that peer.")
 	page.line("")
 	if chart := report.charts["goals"]; chart != "" {
 		page.line("![What was measured against each goal](%s)", chart)
@@ -289,7 +289,7 @@ func (outcome outcome) bestRound() string {
 func (report report) writeFaster(page *page) {
 	page.line("## Where a peer is faster")
 	page.line("")
-	page.line("By more than %.0f %%, as a multiple of the store's time or rate.", 100*clearly)
+	page.line("By more than %.0f %%; the figure is a multiple of the store's time or rate.", 100*clearly)
 	page.line("")
 	named := map[string]bool{}
 	for _, workload := range report.workloads {
@@ -379,8 +379,8 @@ func (report report) cell(workload string, figure figure, peer string) string {
 func (report report) writePeers(page *page) {
 	page.line("## How each peer syncs")
 	page.line("")
-	page.line("A peer is left out of the table of a workload that is not measured for it, because it has no counterpart or " +
-		"its adapter does not ask for one; mattn is left out altogether where the program is built without cgo. In the tables a multiple without a name is that of the floor's figure.")
+	page.line("A peer is missing from a workload's table where it has no counterpart of the work or its adapter does not use it; " +
+		"mattn is missing altogether where the program is built without cgo. In the tables a multiple without a name is that of the floor's figure.")
 	page.line("")
 	page.head("peer", "each acknowledged write is on the disk by")
 	for _, peer := range report.peers {

@@ -327,7 +327,7 @@ func startQuota(run *run) (func() error, error) {
 }
 
 // newKeys writes all keys but the last, which must be refused where there is a
-// limit, and deletes them again, again and again. Only the first is timed.
+// limit, and deletes them, over and over. Only the writes are timed.
 func (run *run) newKeys(
 	keys []string, set func(group, key, value string) error, deleter deleter, limited bool,
 ) (perSet float64, err error) {

@@ -73,7 +73,7 @@ var workloads = []workload{
 	{
 		name:  "get",
 		title: "Get",
-		about: "reads random ones of 10,000 values of 100 bytes; the time is that of the whole divided by the number of calls.",
+		about: "reads at random from 10,000 values of 100 bytes; the time is the total divided by the number of calls.",
 		chart: true,
 		trials: []trial{
 			getTrial("1-memory", "1 goroutine, memory", 1, true),
@@ -93,7 +93,7 @@ var workloads = []workload{
 	{
 		name:  "set",
 		title: "Set in memory",
-		about: "writes 20,000 new values of 100 bytes, and changes random ones of 10,000.",
+		about: "writes 20,000 new values of 100 bytes, and overwrites at random among 10,000.",
 		chart: true,
 		trials: []trial{
 			{name: "new", figures: []figure{{"new", nanoseconds}}, start: startSetNew},
@@ -107,9 +107,9 @@ var workloads = []workload{
 	{
 		name:  "durable",
 		title: "Durable Set",
-		about: "changes random ones of 10,000 values of 100 bytes on a file, each on the disk before its `Set` returns. Those of a crowd are " +
-			"on nearly as many pages as there are writers, and SQLite's log takes whole pages: where the values are 1,000, the writers share them. " +
-			"A turn opens its file anew, so that the log grows during it, which costs a flush about twice what writing over it does.",
+		about: "overwrites at random among 10,000 values of 100 bytes on a file, each on the disk before its `Set` returns. Many writers at once " +
+			"change nearly as many pages as there are writers, and SQLite's log takes whole pages; with only 1,000 values, the writers share pages. " +
+			"A turn opens its file anew, so the log grows during it, and a flush then costs about twice what it does when the log is overwritten.",
 		chart: true,
 		trials: []trial{
 			durableTrial("1", "1 goroutine", 1, 100),
@@ -132,7 +132,7 @@ var workloads = []workload{
 	{
 		name:  "beside",
 		title: "Get beside a durable writer",
-		about: "one goroutine reads as fast as it can while another writes durably as fast as it can; each `Get` is timed by itself, and the writes are counted.",
+		about: "has one goroutine read as fast as it can while another writes durably as fast as it can; each `Get` is timed by itself, and the writes are counted.",
 		chart: true,
 		trials: []trial{{
 			name:    "get",
@@ -181,7 +181,7 @@ var workloads = []workload{
 	{
 		name:  "quota",
 		title: "Quotas",
-		about: "writes new keys, in memory, into a namespace with a limit that holds 100 or 100,000 keys, and into 100,000 without one; a key beyond the limit must be refused.",
+		about: "writes new keys, in memory, into a namespace with a limit that holds 100 or 100,000 keys, and into one of 100,000 keys without a limit; a key beyond the limit must be refused.",
 		trials: []trial{{
 			name: "new",
 			figures: []figure{
@@ -197,7 +197,7 @@ var workloads = []workload{
 	{
 		name:  "purge",
 		title: "A large purge",
-		about: "removes 100,000 expired entries, which lie together or are scattered, from beside 100,000 alive ones while another goroutine writes; the floor does it in one `DELETE`.",
+		about: "removes 100,000 expired entries, which lie together or are scattered among 100,000 that are alive, while another goroutine writes; the floor does it in one `DELETE`.",
 		chart: true,
 		trials: []trial{
 			purgeTrial("together", false),
@@ -227,7 +227,7 @@ var workloads = []workload{
 	{
 		name:  "background",
 		title: "A small purge of a large store",
-		about: "finds and removes 10 expired entries among 1,000,000 alive ones, as the background purge does each minute.",
+		about: "finds and removes 10 expired entries among 1,000,000 that are alive, as the background purge does each minute.",
 		trials: []trial{{
 			name:    "10",
 			figures: []figure{{"purge of 10", nanoseconds}},
@@ -265,7 +265,7 @@ var workloads = []workload{
 	{
 		name:  "size",
 		title: "Size on the disk",
-		about: "the bytes of all files of a closed database divided by those of the groups, keys and values in it, which were written one by one in no order, and once: what a log-structured peer holds of so little may still be its log.",
+		about: "gives the bytes of all files of a closed database divided by those of the groups, keys and values in it. They were written one by one, once and in no order: of so little, a log-structured peer may still keep all in its log.",
 		trials: []trial{
 			sizeTrial("100", "100 B", 100, 5_000),
 			sizeTrial("1k", "1 kB", 1_000, 1_000),
@@ -280,7 +280,7 @@ var workloads = []workload{
 	{
 		name:  "open",
 		title: "Opening and idling",
-		about: "opens a file of 10,000 entries; and what a freshly opened store holds of Go's heap and in goroutines.",
+		about: "opens a file of 10,000 entries, and measures how much of Go's heap and how many goroutines a freshly opened store holds.",
 		trials: []trial{
 			{name: "time", figures: []figure{{"opening", nanoseconds}}, start: startOpening},
 			{name: "idle", figures: []figure{{"heap", byteCount}, {"goroutines", number}}, start: startIdle, once: true},
@@ -294,7 +294,7 @@ var workloads = []workload{
 	{
 		name:  "growth",
 		title: "Growth",
-		about: "the time of a call with 1,000,000 entries of 32 bytes on a file, and that divided by the time with 10,000; a group has 1,000 keys in both.",
+		about: "gives the time of a call with 1,000,000 entries of 32 bytes on a file, and that time divided by the one with 10,000; a group has 1,000 keys in both.",
 		trials: []trial{{
 			name: "million",
 			figures: []figure{
@@ -313,14 +313,14 @@ var workloads = []workload{
 	{
 		name:  "allocations",
 		title: "Allocations",
-		about: "how many pieces of memory a call takes from Go's heap, in memory, from one goroutine, with values of 100 bytes.",
+		about: "counts the allocations on Go's heap that a call makes, in memory, from one goroutine, with values of 100 bytes.",
 		trials: []trial{{
 			name:    "count",
 			figures: []figure{{"Get", number}, {"Set", number}, {"streamed entry", number}, {"event", number}},
 			start:   startAllocations,
 			once:    true,
 		}},
-		goals: []goal{ // budgets: two of Get's pieces and three of Set's are the store's own, the rest the driver's
+		goals: []goal{ // budgets: two of Get's allocations and three of Set's are the store's own, the rest the driver's
 			{"allocations of a `Get`", "Get", reference{}, 11.5},
 			{"allocations of a `Set`", "Set", reference{}, 8.5},
 			{"allocations of a streamed entry", "streamed entry", reference{}, 4.1},

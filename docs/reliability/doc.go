@@ -8,5 +8,5 @@
 //	RELIABILITY=ci RELIABILITY_REQUIRE=1 go test ./docs/reliability
 //	RELIABILITY=long go test -v -timeout 2h ./docs/reliability
 //
-// What each test promises, and the figures that it showed, are in docs/reliability.md.
+// What each test checks, and the figures that it showed, are in docs/reliability.md.
 package reliability

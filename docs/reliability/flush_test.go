@@ -100,7 +100,7 @@ func init() {
 		}
 		group.Wait()
 	}
-	// A child that only reads, and removes with that what has expired.
+	// A child that only reads, and by that removes what has expired.
 	roles["look"] = func() {
 		storeInstance, err := store.New(os.Args[1])
 		if err != nil {

@@ -5,8 +5,8 @@
 //	go run ./docs/tour [-store PATH] [DIRECTORY]
 //
 // Without -store it makes a temporary file, which it names and keeps. In a store that holds other
-// entries it writes below names that are free, so that those stay as they are. What it leaves is the
-// entries of the files, and the counts that the first quota of any file brings.
+// entries it writes under unused names, so that those entries stay as they are. It leaves the entries
+// of the files, and the counts that a store's first quota adds.
 package main
 
 import (
@@ -335,7 +335,7 @@ func (tour *tour) namespaces() []*string { return []*string{&tour.scratch, &tour
 // fullName is the group's name in the store, which a watcher and the sqlite3 shell need.
 func (tour *tour) fullName(group string) string { return tour.scratch + ":" + group }
 
-// busiest is the first part of a folder, hidden ones aside, that below which most files are.
+// busiest is the first part of a folder below which most files are, hidden ones aside.
 func (tour *tour) busiest() string {
 	counts := map[string]int{}
 	for _, file := range tour.files {

@@ -1,8 +1,8 @@
 // Mutants breaks the store, one promise at a time, in a copy of the repository, and
 // checks that the test which guards the promise fails. It prints a table in Markdown and
-// exits with status 1 if a mutant survives.
+// exits with status 1 if a mutant survives. It is run from the root of the repository.
 //
-//	go run ./docs/reliability/mutants [-only NAME]
+//	go run ./docs/reliability/mutants [-only TEXT]
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 type mutant struct {
 	what        string // what is broken
 	file        string
-	before, now string // before stands in the file once
+	before, now string // before occurs exactly once in the file
 	test        string
 }
 
@@ -60,21 +60,21 @@ var mutants = []mutant{
 	{"a purge ends where the log cannot be merged", "store.go", "failed = c.merge()\n\t\t}\n\t\treturn nil", "failed = c.merge()\n\t\t}\n\t\treturn failed", "TestStore_PurgeExpired_WithoutMerging"},
 	{"the purge runs once", "store.go", "_, _ = store.purge(groupRange{}, 0)\n", "_, _ = store.purge(groupRange{}, 0)\n\t\t\tticker.Stop()\n", "TestStore_BackgroundPurge_.*"},
 	{"a purge looks at every entry", "store.go", "\tjournalMode, err := c.text", "\tdefer c.exec(\"DROP INDEX entries_expires_at\")\n\tjournalMode, err := c.text", "TestStore_PurgeExpired_CostFollowsWhatHasExpired"},
-	{"a batch takes along what ends at the same time", "store.go", "(+expires_at < ?3 OR (+expires_at = ?3 AND rowid <= ?4))", "(+expires_at <= ?3 OR ?4 IS NULL)", "TestScopedStore_Set_MakesRoomInBoundedBatches"},
-	{"a write takes a batch along", "store.go", "&& lane.calls[count].size != batch {", "{", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
+	{"a batch also removes all that expires at the same time as its last row", "store.go", "(+expires_at < ?3 OR (+expires_at = ?3 AND rowid <= ?4))", "(+expires_at <= ?3 OR ?4 IS NULL)", "TestScopedStore_Set_MakesRoomInBoundedBatches"},
+	{"a write shares its round with a batch", "store.go", "&& lane.calls[count].size != batch {", "{", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
 	{"a batch shares its transaction", "store.go", "for own.size != batch && count", "for count", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
 	{"batches wait in the lane one behind the other", "store.go", "lane.batch <- struct{}{}\n\t\tdefer func() { <-lane.batch }()", "_ = own", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
 	{"a batch frees any number of pages", "store.go", "purgeSize   = 16 << 20", "purgeSize   = 16 << 30", "TestStore_PurgeExpired_LargeValuesEndABatch"},
-	{"as many reads as writes share a round", "store.go", "if lane.writes {\n\t\tmost", "if true {\n\t\tmost", "TestStore_PurgeExpired_NobodyReadsBehindTwoBatches"},
+	{"a round of reads is bounded as one of writes is", "store.go", "if lane.writes {\n\t\tmost", "if true {\n\t\tmost", "TestStore_PurgeExpired_NobodyReadsBehindTwoBatches"},
 	{"a lazy delete writes behind a failed flush", "store.go", "if !read.store.flushing.failed.Load() {", "if true {", "TestStore_FailedFlushEndsWritingUntilReopened"},
-	{"a lazy delete has SQLite merge the log", "store.go", "if logged > lazySize {", "if false {", "TestStore_Get_HasNoLogMerged"},
-	{"room is made as of an earlier moment", "scope.go", "expiredSince(time.Now(), groupRange{})", "expiredSince(time.Now().Add(-time.Millisecond), groupRange{})", "TestScopedStore_Set_NeverRefusedForWhatOthersLetExpire"},
+	{"a lazy delete makes SQLite merge the log", "store.go", "if logged > lazySize {", "if false {", "TestStore_Get_HasNoLogMerged"},
+	{"room is made by an earlier time than the write's own", "scope.go", "expiredSince(time.Now(), groupRange{})", "expiredSince(time.Now().Add(-time.Millisecond), groupRange{})", "TestScopedStore_Set_NeverRefusedForWhatOthersLetExpire"},
 	{"each batch of a Set may wait as long as a Set", "store.go", "if own.limit == 0 { //", "if true { //", "TestScopedStore_Set_CountsWhatItHasWaitedForAnotherProcess"},
 	{"each batch of a purge may wait as long as a purge", "store.go", "limit: limit, run: func(c *connection) error {\n\t\t\t\tvar count", "run: func(c *connection) error {\n\t\t\t\tvar count", "TestStore_PurgeExpired_WaitsFiveSecondsInAll"},
 	{"a Get beside others leaves what has expired", "store.go", "if each.after != nil && each.err == nil {", "if each.after != nil && each.err == nil && lane.followers == 0 {", "TestStore_Get_RemovesAllThatHasExpired"},
 	{"a purge counts what was rolled back", "store.go", "if err == nil {\n\t\t\t\t\tremoved, rows = removed+count, rest", "if removed += count; err == nil {\n\t\t\t\t\trows = rest", "TestStore_PurgeExpired_CountsWhatIsGoneWhenItFails"},
 	{"a stream skips the key behind a page", "store.go", `return name + "\x00" }`, `return name + "\x01" }`, "TestStore_Streams_.*"},
-	{"a prefix ends with its last byte of 255", "store.go", "for last >= 0 && prefix[last] == 0xff {", "for false {", "TestStore_Prefixes_MatchLiterally"},
+	{"the end of a prefix's range overflows at a byte of 255", "store.go", "for last >= 0 && prefix[last] == 0xff {", "for false {", "TestStore_Prefixes_MatchLiterally"},
 	{"lengths are not checked", "store.go", "ok && len(value) > maximumLength {", "ok && len(value) < 0 {", "TestStore_LongTextIsRefused"},
 	{"Render quotes what it found", "store.go", `place, _, found := strings.Cut(err.Error(), ">: ")`, `place, found := err.Error(), true`, "TestStore_Render_QuotesNoValue"},
 	{"a panic of the driver goes on", "store.go", "if cause := recover(); cause != nil {", "if cause := any(nil); cause != nil {", "TestStore_DriverPanicBecomesAnErrorAndEndsTheStore"},
@@ -86,7 +86,7 @@ var mutants = []mutant{
 	{"a fault in the driver ends the process", "store.go", "debug.SetPanicOnFault(debug.SetPanicOnFault(true))", "debug.SetPanicOnFault(debug.SetPanicOnFault(false))", "TestStore_DriverFaultBecomesAnError"},
 	{"Close forgets the watchers", "store.go", "\t\tstore.watchers.close()\n", "", "TestStore_Close_EndsWatchersAndKeepsTheirEvents"},
 	{"a full watcher blocks the writer", "events.go", "\t\t\t\tdefault:\n", "", "TestWatcher_FullBufferDropsTheNewest"},
-	{"a clock that is set back sets the events back", "events.go", "now.After(watchers.last)", "!now.IsZero()", "TestStore_EventTimestampsWaitForAClockThatWasSetBack"},
+	{"a clock that is set back sets the events' timestamps back", "events.go", "now.After(watchers.last)", "!now.IsZero()", "TestStore_EventTimestampsWaitForAClockThatWasSetBack"},
 	{"events go out of commit order", "events.go", "for _, each := range served {\n\t\tif each.event == nil", "for _, each := range slices.Backward(served) {\n\t\tif each.event == nil", "TestHistory_.*|TestStore_Watch_ReplayGivesTheStore"},
 	{"a failed write emits its event", "events.go", "if each.event == nil || each.err != nil {", "if each.event == nil {", "TestStore_FailedFlushEmitsNothing"},
 	{"callbacks run under the lock", "events.go", "\tlist := callbacks.list\n\tcallbacks.mutex.Unlock()\n", "\tlist := callbacks.list\n\tdefer callbacks.mutex.Unlock()\n", "TestStore_OnChange_UnregistersItselfAndOthersInside"},
@@ -94,19 +94,19 @@ var mutants = []mutant{
 	{"one key more than the limit", "scope.go", "keys >= int64(limits.MaxKeys)", "keys > int64(limits.MaxKeys)", "TestScopedStore_Set_RefusedAtMaxKeys"},
 	{"expired entries count", "store.go", "for err == nil && errors.Is(write.refusal, errFull) {", "for false {", "TestScopedStore_Set_ExpiredEntriesMakeRoom"},
 	{"a write that cannot make room tries for ever", "scope.go", "(search.more || len(rest) > 0) && removed > 0: //", "(search.more || len(rest) > 0) && removed >= 0: //", "TestScopedStore_Set_EndsWhereATriggerKeepsWhatHasExpired"},
-	{"rows of other programs that move are not counted", "scope.go", "entries_count_update_new AFTER UPDATE OF group_name, entry_key", "entries_count_update_new AFTER UPDATE OF expires_at", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
-	{"a key that gets another name makes a further group", "scope.go", "` AND NOT (new.group_name IS old.group_name AND ` + isCounted(\"old.\") + `)` + countNewSQL", "countNewSQL", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
-	{"the last key of a group leaves it counted", "scope.go", "groups = groups - NOT EXISTS (", "groups = groups - 0 * NOT EXISTS (", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
+	{"rows that another program moves elsewhere are not counted", "scope.go", "entries_count_update_new AFTER UPDATE OF group_name, entry_key", "entries_count_update_new AFTER UPDATE OF expires_at", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
+	{"a key that is renamed counts as a further group", "scope.go", "` AND NOT (new.group_name IS old.group_name AND ` + isCounted(\"old.\") + `)` + countNewSQL", "countNewSQL", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
+	{"a group whose last key is gone stays counted", "scope.go", "groups = groups - NOT EXISTS (", "groups = groups - 0 * NOT EXISTS (", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
 	{"a key that was NULL is not counted when it gets a name", "scope.go", "entry_key < x'') IS TRUE`", "entry_key < x'')`", "TestScopedStore_Set_OddRowsOfOtherProgramsDoNoHarm"},
-	{"a namespace sees those that begin with its name", "scope.go", `return scopedStore.namespace + ":" + group`, `return scopedStore.namespace + group`, "TestScopedStore_HostileNamesRoundTripAndStayApart"},
-	{"a purge of a namespace is one of all", "scope.go", "store.purge(withPrefix(scopedStore.full(\"\")), ", "store.purge(groupRange{}, ", "TestScopedStore_PurgeExpired_ItsNamespaceAlone"},
+	{"a namespace sees others whose names begin with its own", "scope.go", `return scopedStore.namespace + ":" + group`, `return scopedStore.namespace + group`, "TestScopedStore_HostileNamesRoundTripAndStayApart"},
+	{"a purge of a namespace purges all of them", "scope.go", "store.purge(withPrefix(scopedStore.full(\"\")), ", "store.purge(groupRange{}, ", "TestScopedStore_PurgeExpired_ItsNamespaceAlone"},
 }
 
 var reliabilityTest = regexp.MustCompile("Test(Flush|History|IOError|PowerLoss|Processes)")
 
 func main() {
 	log.SetFlags(0)
-	only := flag.String("only", "", "the mutants in whose description this stands")
+	only := flag.String("only", "", "run only the mutants whose description contains this")
 	flag.Parse()
 	for _, mutant := range mutants { // all, so that none goes stale beside the one that is wanted
 		if _, err := mutant.source(); err != nil {
