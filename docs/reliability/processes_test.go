@@ -235,6 +235,72 @@ func init() {
 	}
 }
 
+// TestProcesses_ReadsShowNothingThatNeverLived has a process read while another one writes what has expired when it
+// is written. Each lock of the reader is delayed, so that writes fall between the begin of a read and its snapshot.
+func TestProcesses_ReadsShowNothingThatNeverLived(t *testing.T) {
+	t.Parallel()
+	require(t, "strace")
+	databasePath := filepath.Join(t.TempDir(), databaseName)
+	storeInstance := openStore(t, databasePath)
+	reads := scale(10, 40, 1000)
+	reader := childCommand(t, "look for the dead", []string{"strace", "-f", "-o", os.DevNull, "-e", "signal=none", "-e", "trace=fcntl",
+		"-e", "inject=fcntl:delay_enter=2000", testBinary(t), databasePath, strconv.Itoa(reads)})
+	if err := reader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- reader.Wait() }()
+	writes := 0
+	for {
+		select {
+		case err := <-ended:
+			if err != nil {
+				if strings.Contains(fmt.Sprint(reader.Stderr), "PTRACE") {
+					lacking(t, fmt.Sprintf("strace may not trace here: %s", reader.Stderr))
+				}
+				t.Errorf("the reader: %v", err)
+			}
+			t.Logf("%d reads of each kind beside %d writes of what had expired: 0 saw any", reads, writes)
+			return
+		default:
+		}
+		if err := storeInstance.SetWithTTL("group", "key", "value", 0); err != nil {
+			t.Fatal(err)
+		}
+		writes++
+		time.Sleep(8 * time.Millisecond) // a reader begins its snapshot again after each write that comes between
+	}
+}
+
+func init() {
+	roles["look for the dead"] = func() {
+		storeInstance, err := store.New(os.Args[1])
+		if err != nil {
+			fatalf("New: %v", err)
+		}
+		rounds, err := strconv.Atoi(os.Args[2])
+		if err != nil {
+			fatalf("%v", err)
+		}
+		for range rounds {
+			count, err := storeInstance.Count("group")
+			everything, err2 := storeInstance.CountAll("")
+			entries, err3 := storeInstance.GetAll("group")
+			rendered, err4 := storeInstance.Render("{{len .}}", "group")
+			groups, err5 := storeInstance.Groups("")
+			if err := errors.Join(err, err2, err3, err4, err5); err != nil {
+				fatalf("%v", err)
+			}
+			if count+everything+len(entries)+len(groups) > 0 || rendered != "0" {
+				fatalf("Count = %d, CountAll = %d, GetAll = %v, Groups = %v, Render = %s; want nothing, 0 and 0", count, everything, entries, groups, rendered)
+			}
+		}
+		if err := storeInstance.Close(); err != nil {
+			fatalf("Close: %v", err)
+		}
+	}
+}
+
 // TestProcesses_HeldLockDelaysWritesOnly has another process hold the write lock: writes wait, reads go on.
 func TestProcesses_HeldLockDelaysWritesOnly(t *testing.T) {
 	t.Parallel()
