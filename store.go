@@ -261,7 +261,9 @@ func open(databasePath string) (*Store, error) {
 		}
 		dataSource = fileURI(databasePath)
 	}
+	creating.RLock()
 	opened, err := connect(dataSource)
+	creating.RUnlock()
 	if err != nil {
 		return nil, err
 	}
@@ -285,9 +287,9 @@ func open(databasePath string) (*Store, error) {
 	return store, nil
 }
 
-// creating is held from looking for a file until it is made and closed: a New that
-// opened it in between would lose its locks with that close.
-var creating sync.Mutex
+// creating is held from looking for a file until it is made and closed, and for reading by
+// any New that opens one: opened in between, it would lose its locks with that close.
+var creating sync.RWMutex
 
 // createFile makes a missing file, empty and for its owner alone: SQLite would give it
 // the process's umask, and a chmod afterwards would come too late.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -297,6 +298,80 @@ func init() {
 		}
 		if err := storeInstance.Close(); err != nil {
 			fatalf("Close: %v", err)
+		}
+	}
+}
+
+// TestProcesses_CreatingDropsNoLock has a New open by a URI what another New of the process has just made and not yet
+// closed: that close, which is delayed, must not take SQLite's locks away.
+func TestProcesses_CreatingDropsNoLock(t *testing.T) {
+	t.Parallel()
+	require(t, "strace")
+	databasePath := filepath.Join(t.TempDir(), databaseName)
+	child := childCommand(t, "create", []string{"strace", "-f", "-o", os.DevNull, "-e", "signal=none", "-P", databasePath, "-e", "trace=close",
+		"-e", "inject=close:delay_enter=500000:when=1", testBinary(t), databasePath})
+	input, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(output).ReadString('\n'); err != nil {
+		child.Wait()
+		if strings.Contains(fmt.Sprint(child.Stderr), "PTRACE") {
+			lacking(t, fmt.Sprintf("strace may not trace here: %s", child.Stderr))
+		}
+		t.Fatalf("the child: %q, %v", line, err)
+	}
+	inode, err := exec.Command("stat", "-c", "%i", databasePath).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(locks), ":"+strings.TrimSpace(string(inode))+" ") {
+		t.Errorf("nobody holds a lock on the file that two stores have open:\n%s", locks)
+	}
+	input.Close()
+	if err := child.Wait(); err != nil {
+		t.Errorf("the child: %v", err)
+	}
+}
+
+func init() {
+	roles["create"] = func() {
+		made := make(chan *store.Store)
+		open := func(path string) *store.Store {
+			storeInstance, err := store.New(path)
+			if err == nil {
+				err = storeInstance.Set("group", path, "value")
+			}
+			if err != nil {
+				fatalf("%s: %v", path, err)
+			}
+			return storeInstance
+		}
+		go func() { made <- open(os.Args[1]) }()
+		for { // until it is made, and the close has begun or is about to
+			if _, err := os.Stat(os.Args[1]); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		stores := []*store.Store{open("file:" + os.Args[1]), <-made}
+		fmt.Println("open")
+		awaitStart() // here: the end of the input
+		for _, each := range stores {
+			if err := each.Close(); err != nil {
+				fatalf("Close: %v", err)
+			}
 		}
 	}
 }
