@@ -329,6 +329,10 @@ func createFile(databasePath string) error {
 	if _, err := os.Lstat(absolute + "-journal"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return cause(err)
 	}
+	// SQLite uses what a removed database has left of this kind, with the mode that it has.
+	if err := os.Chmod(absolute+"-shm", 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return cause(err)
+	}
 	file, err := os.OpenFile(databasePath, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return nil
@@ -407,6 +411,9 @@ func (store *Store) prepare(waitUntil time.Time) error {
 		c.databaseFile = text(row[2]) // of main, which comes first
 		return false
 	})
+	if err == nil && c.databaseFile != "" {
+		err = checkDirectory(filepath.Dir(c.databaseFile))
+	}
 	if err != nil {
 		return err
 	}
@@ -1468,12 +1475,8 @@ type flusher struct {
 }
 
 func (flusher *flusher) open(databaseFile string) error {
-	directory := filepath.Dir(databaseFile)
-	if err := checkDirectory(directory); err != nil {
-		return err
-	}
 	if runtime.GOOS != "windows" {
-		flusher.directory = directory
+		flusher.directory = filepath.Dir(databaseFile)
 	}
 	log, err := os.OpenFile(databaseFile+"-wal", os.O_RDWR, 0)
 	flusher.log = log

@@ -664,6 +664,26 @@ func TestNew_FilesAreForTheirOwnerAlone(t *testing.T) {
 	checkSame(t, "modes", got, []string{"at first -rw-------", " -rw-------", "-wal -rw-------", "-shm -rw-------"})
 }
 
+func TestNew_WhatARemovedStoreLeftBecomesPrivate(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the directory's rules apply here")
+	}
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	for _, suffix := range []string{"-wal", "-shm"} {
+		check(t, os.WriteFile(databasePath+suffix, make([]byte, 32768), 0o666))
+		check(t, os.Chmod(databasePath+suffix, 0o666)) // whatever the umask
+	}
+	storeInstance := openStore(t, databasePath)
+	check(t, storeInstance.Set("config", "colour", "blue"))
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		information, err := os.Stat(databasePath + suffix)
+		check(t, err)
+		if mode := information.Mode().Perm(); mode != 0o600 {
+			t.Errorf("store.db%s has the mode %v, want it private", suffix, mode)
+		}
+	}
+}
+
 // createAndPrintModes makes a store and prints the mode of its file as SQLite opens it, and of its files after a write.
 func createAndPrintModes(arguments []string) error {
 	databasePath := arguments[0]
@@ -1037,6 +1057,11 @@ func TestNew_WithoutPermissionNamesThePathAndCreatesNothing(t *testing.T) {
 	} {
 		add("new file in a directory "+what, func(directory string) string {
 			return filepath.Join(setMode(directory, mode), "store.db")
+		})
+		add("empty file in a directory "+what, func(directory string) string {
+			databasePath := setMode(fileOf("")(t, directory), 0o666)
+			setMode(directory, mode)
+			return databasePath
 		})
 		add("store in a directory "+what, func(directory string) string {
 			databasePath := setMode(storeIn(directory), 0o666)
