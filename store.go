@@ -1218,12 +1218,13 @@ type lane struct {
 	begin  string
 	writes bool
 	batch  chan struct{} // held by a batch on its way through the lane, so that nobody waits for two
-	waited atomic.Int64  // for other processes, in all its time: a time.Duration
 
-	mutex sync.Mutex // protects the fields below
-	led   bool       // somebody leads
-	calls []*call    // those that wait behind the leader's, in the order of their arrival
-	empty chan struct{}
+	mutex   sync.Mutex // protects the fields below
+	led     bool       // somebody leads
+	calls   []*call    // those that wait behind the leader's, in the order of their arrival
+	empty   chan struct{}
+	waited  time.Duration // for other processes, in all its time up to counted
+	counted time.Time     // zero while it waits for none
 
 	// Only the leader uses these.
 	round, served []*call
@@ -1232,9 +1233,6 @@ type lane struct {
 
 // do runs a call and returns its error once it is done.
 func (lane *lane) do(own *call) error {
-	if own.limit == 0 { // else it has been here before, or is part of a call that has
-		own.limit = lane.limit()
-	}
 	if own.size == batch {
 		lane.batch <- struct{}{}
 		defer func() { <-lane.batch }()
@@ -1243,6 +1241,9 @@ func (lane *lane) do(own *call) error {
 	if lane.store.closed() { // under the lock, so that drain misses nobody
 		lane.mutex.Unlock()
 		return errClosed
+	}
+	if own.limit == 0 { // else it has been here before, or is part of a call that has
+		own.limit = lane.waitedLocked() + maximumWait
 	}
 	follows := lane.led
 	if follows {
@@ -1258,26 +1259,42 @@ func (lane *lane) do(own *call) error {
 }
 
 // limit is how long a call that begins now lets the lane wait in all.
-func (lane *lane) limit() time.Duration { return time.Duration(lane.waited.Load()) + maximumWait }
+func (lane *lane) limit() time.Duration {
+	lane.mutex.Lock()
+	defer lane.mutex.Unlock()
+	return lane.waitedLocked() + maximumWait
+}
+
+// waitedLocked is how long the lane has waited for other processes, in all its time. The
+// leader, who alone changes that, needs no lock to ask.
+func (lane *lane) waitedLocked() time.Duration {
+	if lane.counted.IsZero() {
+		return lane.waited
+	}
+	return lane.waited + time.Since(lane.counted)
+}
+
+// countWait begins to count such a wait, or counts it up to now.
+func (lane *lane) countWait() {
+	lane.mutex.Lock()
+	defer lane.mutex.Unlock()
+	lane.waited, lane.counted = lane.waitedLocked(), time.Now()
+}
 
 // lead runs rounds until own is done, more than one only beside another process that
 // holds a lock, and hands the lead to the first call that still waits.
 func (lane *lane) lead(own *call) {
-	var counted time.Time // up to when lane.waited counts
 	for attempt := 0; !lane.runRound(own); attempt++ {
-		if attempt == 0 {
-			counted = time.Now()
-		}
+		lane.countWait()
 		select {
 		case <-time.After(pause(attempt)):
 		case <-lane.store.closing:
 		}
-		now := time.Now()
-		lane.waited.Add(int64(now.Sub(counted)))
-		counted = now
+		lane.countWait()
 	}
 	lane.mutex.Lock()
 	defer lane.mutex.Unlock()
+	lane.counted = time.Time{} // the round that has succeeded waited for nobody
 	if len(lane.calls) > 0 {
 		next := lane.calls[0]
 		lane.calls = slices.Delete(lane.calls, 0, 1)
@@ -1314,7 +1331,7 @@ func (lane *lane) runRound(own *call) (done bool) {
 	done = true
 	for _, each := range lane.round {
 		switch {
-		case !isBusy(each.err) || time.Duration(lane.waited.Load()) >= each.limit:
+		case !isBusy(each.err) || lane.waitedLocked() >= each.limit:
 			lane.served = append(lane.served, each)
 		case each == own:
 			done = false

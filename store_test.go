@@ -2942,6 +2942,25 @@ func TestStore_WriteSucceedsWhenAnotherProcessIsDoneInTime(t *testing.T) {
 	}
 }
 
+func TestStore_WriteNeverGivesUpEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storeInstance, databasePath := newFileStore(t)
+		lockForWriting(t, databasePath)
+		var writers sync.WaitGroup
+		for number := range 20 { // while another one waits between its tries
+			writers.Go(func() {
+				time.Sleep(time.Duration(number) * 3700 * time.Microsecond)
+				began := time.Now()
+				err := storeInstance.Set("group", strconv.Itoa(number), "value")
+				if waited := time.Since(began); err == nil || waited < 5*time.Second {
+					t.Errorf("write %d: %v after %v, want an error after 5 s", number, err, waited)
+				}
+			})
+		}
+		writers.Wait()
+	})
+}
+
 func TestStore_EachWriteWaitsFromItsOwnCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storeInstance, databasePath := newFileStore(t)
