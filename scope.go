@@ -285,7 +285,7 @@ func (store *Store) setUpQuotas() error {
 	if err := store.reads.do(&call{run: check}); err != nil || complete {
 		return err
 	}
-	return store.writes.do(&call{size: transaction, flush: true, run: func(c *connection) error {
+	return store.writes.do(&call{whole: true, flush: true, run: func(c *connection) error {
 		if err := check(c); err != nil || complete {
 			return err
 		}
@@ -322,32 +322,26 @@ func (quota *quota) set(c *connection, event *Event, expires any) (refusal, err 
 // since nobody can see it, and tries again. Only when nothing expired is left does a
 // refusal stand.
 func (quota *quota) makeRoomAndSet(c *connection, event *Event, expires any) (refusal, err error) {
-	err = c.transaction("BEGIN IMMEDIATE", func() error {
-		// Now that nobody else writes: what another one wrote just before may have expired since.
-		search := expiredSince(time.Now(), groupRange{})
-		if err := search.find(c); err != nil {
-			return err
-		}
-		slices.Sort(search.rows)
-		removed, rest, err := search.remove(c, search.rows)
-		if err != nil {
-			return err
-		}
-		limit, err := quota.exceeded(c, event, search.now)
-		if err != nil {
-			return err
-		}
-		switch {
-		case limit == "":
-			refusal, err = upsert(c, event, expires)
-		case (search.more || len(rest) > 0) && removed > 0: // else another program's trigger keeps what has expired
-			refusal = errFull
-		default:
-			refusal = fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit)
-		}
-		return err
-	})
-	return refusal, err
+	// Now that nobody else writes: what another one wrote just before may have expired since.
+	search := expiredSince(time.Now(), groupRange{})
+	if err := search.find(c); err != nil {
+		return nil, err
+	}
+	slices.Sort(search.rows)
+	removed, rest, err := search.remove(c, search.rows)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := quota.exceeded(c, event, search.now)
+	switch {
+	case err != nil:
+		return nil, err
+	case limit == "":
+		return upsert(c, event, expires)
+	case (search.more || len(rest) > 0) && removed > 0: // else another program's trigger keeps what has expired
+		return errFull, nil
+	}
+	return fmt.Errorf("%w: namespace %s is at its %s", QuotaExceededError, quota.namespace, limit), nil
 }
 
 // exceeded returns the limit that the entry of an event would exceed, by the counts, or

@@ -269,7 +269,7 @@ func open(databasePath string) (*Store, error) {
 	}
 	store := &Store{connection: opened, closing: make(chan struct{})}
 	store.reads = lane{store: store, begin: "BEGIN"}
-	store.writes = lane{store: store, begin: "BEGIN IMMEDIATE", writes: true, batch: make(chan struct{}, 1)}
+	store.writes = lane{store: store, begin: "BEGIN IMMEDIATE", writes: true, alone: make(chan struct{}, 1)}
 	deadline := time.Now().Add(maximumWait)
 	waitUntil := deadline
 	for attempt := 0; ; attempt++ {
@@ -644,7 +644,7 @@ func (store *Store) CountAll(groupPrefix string) (int, error) {
 // count runs a query for one number, whose last parameter is the time.
 func (store *Store) count(query string, arguments ...any) (int, error) {
 	var count int64
-	err := store.reads.do(&call{size: transaction, run: func(c *connection) error {
+	err := store.reads.do(&call{whole: true, run: func(c *connection) error {
 		now, err := c.snapshot()
 		if err == nil {
 			count, err = c.number(query, append(arguments, now)...)
@@ -668,7 +668,7 @@ func (store *Store) GetAll(group string) (map[string]string, error) {
 
 func (store *Store) getAll(group string) (map[string]string, error) {
 	var entries map[string]string
-	err := store.reads.do(&call{size: transaction, run: func(c *connection) error {
+	err := store.reads.do(&call{whole: true, run: func(c *connection) error {
 		now, err := c.snapshot()
 		if err != nil {
 			return err
@@ -840,7 +840,7 @@ func (store *Store) groupNames(function, groupPrefix string, trim int) iter.Seq2
 }
 
 func (store *Store) isAlive(group string) (alive bool, err error) {
-	err = store.reads.do(&call{size: transaction, run: func(c *connection) error {
+	err = store.reads.do(&call{whole: true, run: func(c *connection) error {
 		now, err := c.snapshot()
 		if err == nil {
 			alive, err = c.exists(existsGroupSQL, group, now)
@@ -882,13 +882,13 @@ func (store *Store) SetWithTTL(group, key, value string, ttl time.Duration) erro
 func (store *Store) set(function, group, key, value string, expires any, quota *quota) error {
 	write := entryWrites.Get().(*entryWrite)
 	write.entry, write.expires = Event{Type: EventSet, Group: group, Key: key, Value: value}, expires
-	write.set, write.size = upsert, oneStatement
+	write.set = upsert
 	if quota != nil {
-		write.set, write.size = quota.set, transaction
+		write.set, write.whole = quota.set, true
 	}
 	err := store.write(&write.call)
 	for err == nil && errors.Is(write.refusal, errFull) {
-		write.set, write.size = quota.makeRoomAndSet, batch
+		write.set, write.alone = quota.makeRoomAndSet, true
 		err = store.write(&write.call)
 	}
 	err = cmp.Or(err, write.refusal)
@@ -958,7 +958,7 @@ func (store *Store) Delete(group, key string) error {
 //
 // Its errors are those of [Store.Set].
 func (store *Store) DeleteGroup(group string) error {
-	write := call{size: transaction, flush: true}
+	write := call{whole: true, flush: true}
 	write.run = func(c *connection) error {
 		alive, err := c.exists(existsGroupSQL, group, time.Now().UnixMilli())
 		if err != nil {
@@ -1068,24 +1068,20 @@ func (store *Store) purge(within groupRange, limit time.Duration) (removed int64
 					break
 				}
 			}
-			err = store.writes.do(&call{size: batch, limit: limit, run: func(c *connection) error {
-				var count int64
-				var rest []int64
-				err := c.transaction("BEGIN IMMEDIATE", func() (err error) {
-					count, rest, err = search.remove(c, rows)
-					return err
-				})
-				if err == nil {
-					removed, rows = removed+count, rest
-					merge = c.logged() > mergeSize
-				}
+			var count int64
+			var rest []int64
+			err = store.writes.do(&call{whole: true, alone: true, limit: limit, run: func(c *connection) (err error) {
+				count, rest, err = search.remove(c, rows)
 				return err
+			}, after: func(c *connection) {
+				removed, rows = removed+count, rest
+				merge = c.logged() > mergeSize
 			}})
 		}
 		search.rows = search.rows[:0]
 	}
 	if removed > 0 {
-		err = cmp.Or(err, store.flush(limit))
+		err = cmp.Or(err, store.writes.do(&call{flush: true, limit: limit, run: func(*connection) error { return nil }}))
 	}
 	if err != nil {
 		return removed, failure("PurgeExpired", "remove expired entries", err)
@@ -1094,25 +1090,15 @@ func (store *Store) purge(within groupRange, limit time.Duration) (removed int64
 }
 
 // merge has the log merged if it is long, in a round of its own, so that nobody waits for
-// that and for a batch. It fails only if a flush does: a log that stays, on a full disk for
-// one, is no reason to keep what has expired.
+// that and for a batch. A merge that fails, on a full disk for one, is no reason to keep
+// what has expired; but it is for a flush, which fails if the disk has refused one.
 func (store *Store) merge(limit time.Duration) error {
-	var failed error
-	err := store.writes.do(&call{size: batch, limit: limit, run: func(c *connection) error {
-		if c.logged() > mergeSize {
-			failed = c.merge()
-		}
+	merge := call{alone: true, limit: limit}
+	merge.run = func(c *connection) error {
+		merge.flush = c.logged() > mergeSize && c.merge() != nil
 		return nil
-	}})
-	if err == nil && failed != nil {
-		err = store.flush(limit)
 	}
-	return err
-}
-
-// flush makes durable what has been committed without a flush.
-func (store *Store) flush(limit time.Duration) error {
-	return store.writes.do(&call{flush: true, limit: limit, run: func(*connection) error { return nil }})
+	return store.writes.do(&merge)
 }
 
 // expiredRows is a search for rows that have expired, in the order of their expiries and,
@@ -1191,33 +1177,25 @@ func (search *expiredRows) remove(c *connection, rows []int64) (removed int64, r
 type call struct {
 	run   func(*connection) error // may run again, from its start, after a shared transaction failed
 	after func(*connection)       // or nil: what follows in the same use of the connection, outside the transaction
-	size  size
-	flush bool   // it ends when the log has been flushed
-	event *Event // what run has changed, or nil
+	whole bool                    // run is several statements, a transaction even where nobody shares it
+	alone bool                    // it takes as long as others may be made to wait, and shares its round with nobody
+	flush bool                    // it ends when the log has been flushed
+	event *Event                  // what run has changed, or nil
 
 	limit time.Duration // how long its lane may have waited for other processes when it gives up
 	err   error
 	wake  chan bool // true: lead the lane; false: done
 }
 
-// size says what transaction a call needs, and with whom it shares a round.
-type size int
-
-const (
-	oneStatement size = iota // none when it is alone in its round
-	transaction              // one, which the round may share
-	batch                    // what its run begins: it takes as long as others may be made to wait, and is alone
-)
-
 // A lane is the queue of the reads or that of the writes. The first call in it leads:
-// it waits for the connection, runs all calls that have come by then in one transaction,
-// or a batch alone, gives the connection back, settles what the round still owes, and
-// hands the lead on. A lone call thus pays for nothing that it does not need.
+// it waits for the connection, runs all calls that have come by then in one transaction, or
+// one that has to be alone, gives the connection back, settles what the round still owes,
+// and hands the lead on. A lone call thus pays for nothing that it does not need.
 type lane struct {
 	store  *Store
 	begin  string
 	writes bool
-	batch  chan struct{} // held by a batch on its way through the lane, so that nobody waits for two
+	alone  chan struct{} // held by such a call on its way through the lane, so that nobody waits for two
 
 	mutex   sync.Mutex // protects the fields below
 	led     bool       // somebody leads
@@ -1233,9 +1211,9 @@ type lane struct {
 
 // do runs a call and returns its error once it is done.
 func (lane *lane) do(own *call) error {
-	if own.size == batch {
-		lane.batch <- struct{}{}
-		defer func() { <-lane.batch }()
+	if own.alone {
+		lane.alone <- struct{}{}
+		defer func() { <-lane.alone }()
 	}
 	lane.mutex.Lock()
 	if lane.store.closed() { // under the lock, so that drain misses nobody
@@ -1309,7 +1287,7 @@ func (lane *lane) lead(own *call) {
 
 // runRound runs one round and reports whether own is done.
 func (lane *lane) runRound(own *call) (done bool) {
-	if lane.followers > 0 && own.size != batch {
+	if lane.followers > 0 && !own.alone {
 		lane.gather()
 	}
 	err := lane.store.connection.use(func() error {
@@ -1384,7 +1362,7 @@ func (lane *lane) take(own *call) {
 		most = min(most, roundCalls-1)
 	}
 	count := 0
-	for own.size != batch && count < most && lane.calls[count].size != batch {
+	for !own.alone && count < most && !lane.calls[count].alone {
 		count++
 	}
 	lane.round = append(append(lane.round[:0], own), lane.calls[:count]...)
@@ -1420,7 +1398,7 @@ func (lane *lane) runCalls() {
 		}
 	}
 	for _, each := range lane.round {
-		if each.size == transaction {
+		if each.whole {
 			each.err = c.transaction(lane.begin, func() error { return each.run(c) })
 		} else {
 			each.err = each.run(c)
