@@ -1197,10 +1197,9 @@ type lane struct {
 	writes bool
 	alone  chan struct{} // held by such a call on its way through the lane, so that nobody waits for two
 
-	mutex   sync.Mutex // protects the fields below
-	led     bool       // somebody leads
-	calls   []*call    // those that wait behind the leader's, in the order of their arrival
-	empty   chan struct{}
+	mutex   sync.Mutex    // protects the fields below
+	led     bool          // somebody leads
+	calls   []*call       // those that wait behind the leader's, in the order of their arrival
 	waited  time.Duration // for other processes, in all its time up to counted
 	counted time.Time     // zero while it waits for none
 
@@ -1216,7 +1215,7 @@ func (lane *lane) do(own *call) error {
 		defer func() { <-lane.alone }()
 	}
 	lane.mutex.Lock()
-	if lane.store.closed() { // under the lock, so that drain misses nobody
+	if lane.store.closed() && own.run != nil { // under the lock, so that nobody comes behind drain
 		lane.mutex.Unlock()
 		return errClosed
 	}
@@ -1280,9 +1279,6 @@ func (lane *lane) lead(own *call) {
 		return
 	}
 	lane.led = false
-	if lane.empty != nil {
-		close(lane.empty)
-	}
 }
 
 // runRound runs one round and reports whether own is done.
@@ -1413,19 +1409,9 @@ func (lane *lane) finish(err error) {
 	}
 }
 
-// drain returns when nobody is in the lane any more. The store is closing, so that
-// nobody enters it.
-func (lane *lane) drain() {
-	lane.mutex.Lock()
-	led := lane.led
-	if led {
-		lane.empty = make(chan struct{})
-	}
-	lane.mutex.Unlock()
-	if led {
-		<-lane.empty
-	}
-}
+// drain returns when every call in the lane is done. The store is closing, so that none
+// comes behind the one that it makes, whose end is that of all: it is refused like them.
+func (lane *lane) drain() { _ = lane.do(&call{}) }
 
 // pause is how long to wait for another process before the next attempt.
 func pause(attempt int) time.Duration {
