@@ -821,7 +821,7 @@ func (store *Store) GroupsSeq(groupPrefix string) iter.Seq2[string, error] {
 func (store *Store) groupNames(function, groupPrefix string, trim int) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		within := withPrefix(groupPrefix)
-		for group, err := range store.stream(within.from, func(c *connection, from string, visit visitor) error {
+		for group, err := range store.stream(groupPrefix, func(c *connection, from string, visit visitor) error {
 			return c.query(selectGroupNamesSQL, visit, from, within.to, time.Now().UnixMilli(), pageRows)
 		}) {
 			alive := group.expires != nil
@@ -1129,12 +1129,11 @@ func (search *expiredRows) find(c *connection) error {
 		}
 		return true
 	}
-	var err error
-	if within := search.within; within.unbounded() {
-		err = c.query(selectExpiredSQL, visit, search.expires, search.row, search.now, purgeBatch)
-	} else {
-		err = c.query(selectExpiredWithinSQL, visit, search.expires, search.row, search.now, purgeBatch, within.from, within.to)
+	query, arguments := selectExpiredSQL, []any{search.expires, search.row, search.now, purgeBatch}
+	if within := search.within; within != (groupRange{}) {
+		query, arguments = selectExpiredWithinSQL, append(arguments, within.from, within.to)
 	}
+	err := c.query(query, visit, arguments...)
 	search.more = visited == purgeBatch
 	return err
 }
@@ -1142,10 +1141,6 @@ func (search *expiredRows) find(c *connection) error {
 // remove removes what has expired of a batch of the rows, which are in ascending order, and
 // returns those that are left.
 func (search *expiredRows) remove(c *connection, rows []int64) (removed int64, rest []int64, err error) {
-	var from any
-	if !search.within.unbounded() {
-		from = search.within.from
-	}
 	free, err := c.free()
 	enough := free + purgeSize
 	batch, rest := rows[:min(len(rows), purgeBatch)], rows
@@ -1159,7 +1154,7 @@ func (search *expiredRows) remove(c *connection, rows []int64) (removed int64, r
 				last++
 			}
 			var count int64
-			count, err = c.exec(deleteExpiredSQL, step[0], step[last], search.expires, search.row, from, search.within.to)
+			count, err = c.exec(deleteExpiredSQL, step[0], step[last], search.expires, search.row, search.within.from, search.within.to)
 			removed += count
 			step = step[last+1:]
 		}
@@ -1899,13 +1894,8 @@ func (c *connection) close() error {
 // Names, values and errors.
 
 // groupRange is the names from `from` on and before `to`, or to the end of all text if
-// that is nil. The zero groupRange is every row.
-type groupRange struct {
-	from string
-	to   any
-}
-
-func (within groupRange) unbounded() bool { return within == groupRange{} }
+// that is nil. The zero groupRange is every row. Both are arguments of the SQL.
+type groupRange struct{ from, to any }
 
 // withPrefix is the range of the names that begin with prefix.
 func withPrefix(prefix string) groupRange {
