@@ -391,14 +391,8 @@ func fileURI(databasePath string) string {
 // for another process here, until waitUntil, whatever the statement.
 func (store *Store) prepare(waitUntil time.Time) error {
 	c := store.connection
-	timeout := time.Duration(-1)
-	setTimeout := func() error {
-		left := max(0, time.Until(waitUntil)).Round(100 * time.Millisecond)
-		if left == timeout {
-			return nil
-		}
-		timeout = left
-		_, err := c.exec(fmt.Sprint("PRAGMA busy_timeout = ", left.Milliseconds()))
+	setTimeout := func() error { // before each statement that may wait, so that they wait 5 seconds together
+		_, err := c.exec(fmt.Sprint("PRAGMA busy_timeout = ", max(0, time.Until(waitUntil)).Milliseconds()))
 		return err
 	}
 	if err := c.checkWritable(); err != nil {
@@ -438,15 +432,21 @@ func (store *Store) prepare(waitUntil time.Time) error {
 	if c.pageSize, err = c.number("PRAGMA page_size"); err != nil {
 		return err
 	}
-	for _, setting := range settingsSQL {
+	for _, setting := range []string{
+		// The flush of a commit is left to the store's flusher. What SQLite flushes itself, around
+		// a checkpoint, has to reach the disk on macOS too.
+		"PRAGMA synchronous = NORMAL",
+		"PRAGMA fullfsync = 1",
+		"PRAGMA checkpoint_fullfsync = 1",
+		"PRAGMA temp_store = MEMORY", // no value is to be found in a temporary file
+		"PRAGMA journal_size_limit = 4194304",
+		// What a batch of a purge changes, more than the 2 MB that SQLite caches, goes to the log
+		// once and not again and again. In pages, whose size another program may have chosen.
+		fmt.Sprint("PRAGMA cache_spill = ", checkpointSize/c.pageSize),
+	} {
 		if _, err := c.exec(setting); err != nil {
 			return err
 		}
-	}
-	// What a batch of a purge changes, more than the 2 MB that SQLite caches, goes to the log
-	// once and not again and again. In pages, whose size another program may have chosen.
-	if _, err := c.exec(fmt.Sprint("PRAGMA cache_spill = ", checkpointSize/c.pageSize)); err != nil {
-		return err
 	}
 	if err := c.setAutocheckpoint(); err != nil {
 		return err
@@ -471,18 +471,6 @@ func (store *Store) prepare(waitUntil time.Time) error {
 		return err
 	}
 	return c.forget() // what is not needed again
-}
-
-// settingsSQL are the connection's settings behind busy_timeout and journal_mode.
-// NORMAL leaves the flush of a commit to the store's flusher; what SQLite flushes
-// itself, around a checkpoint, has to reach the disk on macOS too. No value is to be
-// found in a temporary file.
-var settingsSQL = [...]string{
-	"PRAGMA synchronous = NORMAL",
-	"PRAGMA fullfsync = 1",
-	"PRAGMA checkpoint_fullfsync = 1",
-	"PRAGMA temp_store = MEMORY",
-	"PRAGMA journal_size_limit = 4194304",
 }
 
 // Close ends the store: it lets the writes under way reach the disk and the watchers,
