@@ -152,16 +152,16 @@ func (watchers *watchers) remove(watcher *Watcher) {
 	}
 }
 
-// send gives the calls that changed something their timestamp, and their events, in the
-// order of the calls, to the watchers.
-func (watchers *watchers) send(served []*call) {
+// send gives the calls of a round that changed something their timestamp, and their events,
+// in the order of the calls, to the watchers.
+func (watchers *watchers) send(round []*call) {
 	watchers.mutex.Lock()
 	defer watchers.mutex.Unlock()
 	// Without its monotonic reading, which would hide that the wall clock was set back.
 	if now := time.Now().Round(0); now.After(watchers.last) {
 		watchers.last = now
 	}
-	for _, each := range served {
+	for _, each := range round {
 		if each.event == nil || each.err != nil {
 			continue
 		}

@@ -1187,8 +1187,8 @@ type lane struct {
 	counted time.Time     // zero while it waits for none
 
 	// Only the leader uses these.
-	round, served []*call
-	followers     int // how many calls the last round had beside the leader's
+	round     []*call
+	followers int // how many calls the last round had beside the leader's
 }
 
 // do runs a call and returns its error once it is done.
@@ -1283,17 +1283,19 @@ func (lane *lane) runRound(own *call) (done bool) {
 		lane.take(own)
 		lane.finish(err)
 	}
-	lane.served = lane.served[:0]
-	waiting := lane.round[:0]
+	if lane.writes {
+		lane.store.settle(lane.round)
+	}
 	done = true
+	waiting := lane.round[:0]
 	for _, each := range lane.round {
-		switch {
-		case !isBusy(each.err) || lane.waitedLocked() >= each.limit:
-			lane.served = append(lane.served, each)
-		case each == own:
+		switch again := isBusy(each.err) && lane.waitedLocked() < each.limit; {
+		case again && each == own:
 			done = false
-		default:
+		case again:
 			waiting = append(waiting, each)
+		case each != own:
+			each.wake <- false // and it is its caller's, who may use it again
 		}
 	}
 	if len(waiting) > 0 {
@@ -1301,16 +1303,7 @@ func (lane *lane) runRound(own *call) (done bool) {
 		lane.calls = slices.Insert(lane.calls, 0, waiting...)
 		lane.mutex.Unlock()
 	}
-	if lane.writes {
-		lane.store.settle(lane.served)
-	}
-	for _, each := range lane.served {
-		if each != own {
-			each.wake <- false
-		}
-	}
 	clear(lane.round)
-	clear(lane.served)
 	return done
 }
 
@@ -1412,17 +1405,17 @@ func isBusy(err error) bool {
 // The flush.
 
 // settle makes the writes of a round durable and tells the watchers of them.
-func (store *Store) settle(served []*call) {
-	if slices.ContainsFunc(served, (*call).needsFlush) {
+func (store *Store) settle(round []*call) {
+	if slices.ContainsFunc(round, (*call).needsFlush) {
 		if err := store.flushing.flush(); err != nil {
-			for _, each := range served {
+			for _, each := range round {
 				if each.needsFlush() {
 					each.err = err
 				}
 			}
 		}
 	}
-	store.watchers.send(served)
+	store.watchers.send(round)
 }
 
 func (own *call) needsFlush() bool { return own.flush && own.err == nil }
