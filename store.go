@@ -281,7 +281,7 @@ func open(databasePath string) (*Store, error) {
 		time.Sleep(pause(attempt))
 	}
 	if err != nil {
-		return nil, errors.Join(err, opened.close(), store.flushing.close())
+		return nil, errors.Join(err, store.flushing.close(), opened.close())
 	}
 	store.purging.Go(store.purgeRegularly)
 	return store, nil
@@ -471,6 +471,65 @@ func (store *Store) prepare(waitUntil time.Time) error {
 		return err
 	}
 	return c.forget() // what is not needed again
+}
+
+// checkWritable returns an error if SQLite, for want of permission, opened the file for
+// reading alone. It asks no file, so that nothing is left beside one that is refused.
+func (c *connection) checkWritable() error {
+	readOnly, err := c.driver.(interface{ IsReadOnly(string) (bool, error) }).IsReadOnly("main")
+	if err == nil && readOnly {
+		err = errors.New("the file may not be written")
+	}
+	return err
+}
+
+// checkSchema returns the statements that are still to be run for the schema to be the
+// store's, or an error if another program's objects are in the way.
+func (c *connection) checkSchema() (missing []string, err error) {
+	found, indexed := "", false
+	err = c.query(selectSchemaSQL, func(row []driver.Value) bool {
+		found, indexed = text(row[0])+" "+text(row[1]), row[2] == int64(1)
+		return false
+	})
+	if err != nil {
+		return nil, err
+	}
+	if encoding, err := c.text("PRAGMA encoding"); err != nil {
+		return nil, err
+	} else if encoding != "UTF-8" {
+		return nil, fmt.Errorf("the text encoding is %s instead of UTF-8", encoding)
+	}
+	if found == "" {
+		return []string{createEntriesSQL, createExpiryIndexSQL}, nil
+	}
+	if found != "table "+createEntriesSQL {
+		for _, condition := range []string{selectShapeSQL, selectBinarySQL} {
+			if holds, err := c.exists(condition); err != nil {
+				return nil, err
+			} else if !holds {
+				return nil, errors.New("what is called entries there is not a store's table")
+			}
+		}
+	}
+	if !indexed {
+		return []string{createExpiryIndexSQL}, nil
+	}
+	return nil, nil
+}
+
+// createSchema makes what is missing, in a transaction: another program may have been
+// faster.
+func (c *connection) createSchema() error {
+	missing, err := c.checkSchema()
+	if err != nil {
+		return err
+	}
+	for _, create := range missing {
+		if _, err := c.exec(create); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close ends the store: it lets the writes under way reach the disk and the watchers,
@@ -1507,6 +1566,26 @@ func (flusher *flusher) rewrite() error {
 	}
 }
 
+// heal makes durable what was committed without a flush, or what a failed one has left
+// behind, before SQLite merges it: of a log that is not on the disk as it is in the
+// kernel's cache, a merge that a power loss cuts off leaves a broken database. SQLite's
+// own descriptor of the log may have the error still to report: the first merge takes that.
+// With nothing in the log that has not been merged, a Close waits for no disk.
+func (c *connection) heal(flusher *flusher) error {
+	return c.use(func() error {
+		if !flusher.failed.Load() && (c.logged() == 0 || flusher.flush() == nil) {
+			return nil
+		}
+		if err := c.transaction("BEGIN IMMEDIATE", flusher.rewrite); err != nil {
+			return err
+		}
+		for range 2 {
+			_ = c.merge()
+		}
+		return nil
+	})
+}
+
 func (flusher *flusher) close() error {
 	if flusher.log == nil {
 		return nil
@@ -1734,65 +1813,6 @@ func recovered(run func() error) (err error) {
 	return run()
 }
 
-// checkWritable returns an error if SQLite, for want of permission, opened the file for
-// reading alone. It asks no file, so that nothing is left beside one that is refused.
-func (c *connection) checkWritable() error {
-	readOnly, err := c.driver.(interface{ IsReadOnly(string) (bool, error) }).IsReadOnly("main")
-	if err == nil && readOnly {
-		err = errors.New("the file may not be written")
-	}
-	return err
-}
-
-// checkSchema returns the statements that are still to be run for the schema to be the
-// store's, or an error if another program's objects are in the way.
-func (c *connection) checkSchema() (missing []string, err error) {
-	found, indexed := "", false
-	err = c.query(selectSchemaSQL, func(row []driver.Value) bool {
-		found, indexed = text(row[0])+" "+text(row[1]), row[2] == int64(1)
-		return false
-	})
-	if err != nil {
-		return nil, err
-	}
-	if encoding, err := c.text("PRAGMA encoding"); err != nil {
-		return nil, err
-	} else if encoding != "UTF-8" {
-		return nil, fmt.Errorf("the text encoding is %s instead of UTF-8", encoding)
-	}
-	if found == "" {
-		return []string{createEntriesSQL, createExpiryIndexSQL}, nil
-	}
-	if found != "table "+createEntriesSQL {
-		for _, condition := range []string{selectShapeSQL, selectBinarySQL} {
-			if holds, err := c.exists(condition); err != nil {
-				return nil, err
-			} else if !holds {
-				return nil, errors.New("what is called entries there is not a store's table")
-			}
-		}
-	}
-	if !indexed {
-		return []string{createExpiryIndexSQL}, nil
-	}
-	return nil, nil
-}
-
-// createSchema makes what is missing, in a transaction: another program may have been
-// faster.
-func (c *connection) createSchema() error {
-	missing, err := c.checkSchema()
-	if err != nil {
-		return err
-	}
-	for _, create := range missing {
-		if _, err := c.exec(create); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // logged is how many bytes of pages in the log have not been merged, or -1 where SQLite does
 // not say: beside a commit of another connection, and within a transaction, which with a
 // shared cache may be another connection's.
@@ -1824,26 +1844,6 @@ func (c *connection) free() (int64, error) {
 func (c *connection) merge() error {
 	_, err := c.exec("PRAGMA wal_checkpoint(PASSIVE)")
 	return err
-}
-
-// heal makes durable what was committed without a flush, or what a failed one has left
-// behind, before SQLite merges it: of a log that is not on the disk as it is in the
-// kernel's cache, a merge that a power loss cuts off leaves a broken database. SQLite's
-// own descriptor of the log may have the error still to report: the first merge takes that.
-// With nothing in the log that has not been merged, a Close waits for no disk.
-func (c *connection) heal(flusher *flusher) error {
-	return c.use(func() error {
-		if !flusher.failed.Load() && (c.logged() == 0 || flusher.flush() == nil) {
-			return nil
-		}
-		if err := c.transaction("BEGIN IMMEDIATE", flusher.rewrite); err != nil {
-			return err
-		}
-		for range 2 {
-			_ = c.merge()
-		}
-		return nil
-	})
 }
 
 // forget gives up the statements prepared so far.
