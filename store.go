@@ -54,14 +54,14 @@ const (
 	purgeGap    = 8
 	purgeSize   = 16 << 20
 
-	// mergeSize is how many bytes of pages the log may hold when a batch of a purge begins.
-	// SQLite merges the log with the commit that makes it checkpointSize, and who waited for
-	// the batch would wait two or three times as long. Beyond lazySize the lazy delete of Get
-	// keeps SQLite from that, and beyond lazyMost it is left to the purge.
-	checkpointSize = 1_000 * 4_096
-	mergeSize      = 400 * 4_096
-	lazySize       = 900 * 4_096
-	lazyMost       = 16 * checkpointSize
+	// SQLite does a checkpoint with the commit that makes the log checkpointSize long. A
+	// batch of a purge with one takes two or three times as long, so that the purge has it
+	// done beforehand, apart, from purgeCheckpointSize on. Get's lazy delete keeps SQLite
+	// from it beyond lazySize, and does nothing beyond lazyMost. All in bytes of pages.
+	checkpointSize      = 1_000 * 4_096
+	purgeCheckpointSize = 400 * 4_096
+	lazySize            = 900 * 4_096
+	lazyMost            = 16 * checkpointSize
 
 	// pageRows and pageBytes bound what a stream holds in memory.
 	pageRows  = 256
@@ -1069,7 +1069,7 @@ func (c *connection) removeExpired(group, key string, now int64) {
 		if _, err := c.exec("PRAGMA wal_autocheckpoint = 0"); err != nil {
 			return
 		}
-		defer c.setAutocheckpoint() // which fails with a connection that has ended alone
+		defer c.setAutocheckpoint() // which fails only once the connection has ended
 	}
 	_, _ = c.exec(deleteExpiredEntrySQL, group, key, now)
 }
@@ -1103,15 +1103,15 @@ func (store *Store) purgeRegularly() {
 // have one each if that is 0.
 func (store *Store) purge(within groupRange, limit time.Duration) (removed int64, err error) {
 	search := expiredSince(time.Now(), within)
-	merge := true // what others have left in the log may be long
+	due := true // a checkpoint: what others have left in the log may be long
 	for err == nil && search.more {
 		for err == nil && search.more && len(search.rows) < purgeWindow {
 			err = store.reads.do(&call{run: search.find})
 		}
 		slices.Sort(search.rows)
 		for rows := search.rows; err == nil && len(rows) > 0; {
-			if merge {
-				if err = store.merge(limit); err != nil {
+			if due {
+				if err = store.checkpoint(limit); err != nil {
 					break
 				}
 			}
@@ -1122,7 +1122,7 @@ func (store *Store) purge(within groupRange, limit time.Duration) (removed int64
 				return err
 			}, after: func(c *connection) {
 				removed, rows = removed+count, rest
-				merge = c.logged() > mergeSize
+				due = c.logged() > purgeCheckpointSize
 			}})
 		}
 		search.rows = search.rows[:0]
@@ -1136,16 +1136,16 @@ func (store *Store) purge(within groupRange, limit time.Duration) (removed int64
 	return removed, nil
 }
 
-// merge has the log merged if it is long, in a round of its own, so that nobody waits for
-// that and for a batch. A merge that fails, on a full disk for one, is no reason to keep
-// what has expired; but it is for a flush, which fails if the disk has refused one.
-func (store *Store) merge(limit time.Duration) error {
-	merge := call{alone: true, limit: limit}
-	merge.run = func(c *connection) error {
-		merge.flush = c.logged() > mergeSize && c.merge() != nil
+// checkpoint merges a log that has become long, in a round of its own, so that nobody waits
+// for that and for a batch. One that fails, on a full disk for one, is no reason to keep what
+// has expired; but it is for a flush, which fails if the disk has refused one.
+func (store *Store) checkpoint(limit time.Duration) error {
+	checkpoint := call{alone: true, limit: limit}
+	checkpoint.run = func(c *connection) error {
+		checkpoint.flush = c.logged() > purgeCheckpointSize && c.checkpoint() != nil
 		return nil
 	}
-	return store.writes.do(&merge)
+	return store.writes.do(&checkpoint)
 }
 
 // expiredRows is a search for rows that have expired, in the order of their expiries and,
@@ -1517,8 +1517,9 @@ func (flusher *flusher) flush() error {
 	}
 	var directory *os.File
 	if flusher.directory != "" {
-		// SQLite flushes the directory with its own first flush, which may come late. Opened
-		// first: for want of a descriptor, nothing is lost that the kernel will not name again.
+		// SQLite flushes the directory with its own first flush, which may come late. It is
+		// opened before anything is flushed: where descriptors have run out, no flush has
+		// failed, and the next write may try again.
 		var err error
 		if directory, err = os.Open(flusher.directory); err != nil {
 			return fmt.Errorf("flush: %w", err)
@@ -1580,7 +1581,7 @@ func (c *connection) heal(flusher *flusher) error {
 			return err
 		}
 		for range 2 {
-			_ = c.merge()
+			_ = c.checkpoint()
 		}
 		return nil
 	})
@@ -1839,9 +1840,9 @@ func (c *connection) free() (int64, error) {
 	return pages * c.pageSize, err
 }
 
-// merge has SQLite do a checkpoint: it copies the log into the database, up to what
-// another process still reads, and nothing while another one does so.
-func (c *connection) merge() error {
+// checkpoint merges the log into the database, up to what another connection still reads,
+// and nothing while another one does so.
+func (c *connection) checkpoint() error {
 	_, err := c.exec("PRAGMA wal_checkpoint(PASSIVE)")
 	return err
 }
