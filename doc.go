@@ -63,7 +63,8 @@
 // [Store.PurgeExpired]. Expiry is silent: no event tells of it. It follows the wall clock,
 // so it survives a restart, and setting the clock moves it. A store that is opened and
 // closed within a bubble of [testing/synctest] follows the bubble's clock instead, in its
-// expiry, its purge and its wait for another process.
+// expiry, its purge and its wait for another process; no store may be used from within a
+// bubble and from outside.
 //
 // # Namespaces and quotas
 //
