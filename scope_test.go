@@ -1066,6 +1066,17 @@ func TestScopedStore_Set_OddCountsOfOtherProgramsDoNoHarm(t *testing.T) {
 	}
 }
 
+func TestScopedStore_Set_BlobKeyOfAnotherProgramMakesNoGroup(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	check(t, newScopeWithQuota(t, storeInstance, "tenant-a", 9, 9).Set("first", "key", "value"))
+	execSQL(t, openSQL(t, databasePath), `INSERT INTO entries VALUES ('tenant-a:second', x'01', 'value', NULL)`)
+	wantRefused(t, newScopeWithQuota(t, storeInstance, "tenant-a", 0, 1).Set("second", "key", "value"), "group")
+	check(t, storeInstance.Set("tenant-a:second", "key", "value"))
+	wantCounts(t, storeInstance, "tenant-a", 2, 2)
+	check(t, storeInstance.Delete("tenant-a:second", "key"))
+	wantCounts(t, storeInstance, "tenant-a", 1, 1)
+}
+
 func TestScopedStore_Set_OddRowsOfOtherProgramsDoNoHarm(t *testing.T) {
 	databasePath := filepath.Join(t.TempDir(), "store.db")
 	database := openSQL(t, databasePath)

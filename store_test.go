@@ -499,6 +499,27 @@ func TestNew_URIReachesTheDriver(t *testing.T) {
 	}
 }
 
+func TestNew_AppliesABusyTimeoutWhileItOpens(t *testing.T) {
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	synctest.Test(t, func(t *testing.T) {
+		var timeouts []string
+		storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+			return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+				func(action sqlite.AuthorizerActionCode, pragma, argument, _, _ string) sqlite.AuthorizerReturnCode {
+					if action == sqlite.AuthPragma && pragma == "busy_timeout" {
+						timeouts = append(timeouts, argument)
+					}
+					return sqlite.AuthorizerOK
+				})
+		})
+		check(t, err)
+		check(t, storeInstance.Close())
+		if len(timeouts) < 2 || timeouts[0] != "5000" || timeouts[len(timeouts)-1] != "0" {
+			t.Errorf("busy timeouts %q in milliseconds, want 5000 at first and 0 at last", timeouts)
+		}
+	})
+}
+
 func TestNew_OwnSettingsWinOverTheURI(t *testing.T) {
 	queries := map[string]string{
 		"pragmas": "_pragma=journal_mode(delete)&_pragma=synchronous(off)&_pragma=fullfsync(0)&_pragma=checkpoint_fullfsync(0)" +
@@ -1585,6 +1606,22 @@ func TestStore_Close_FlushesWhatWasCommittedWithoutAFlush(t *testing.T) {
 	execSQL(t, database, `ROLLBACK`)
 }
 
+func TestStore_Close_WritesALongLogAgain(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	value := strings.Repeat("x", 1<<20)
+	for _, key := range []string{"a", "b", "c"} {
+		check(t, storeInstance.Set("group", key, value))
+	}
+	breakFlush(t, databasePath)
+	wantErrorIs(t, storeInstance.Set("group", "d", value), syscall.EINVAL)
+	mendFlush(t, databasePath)
+	finishes(t, "Close", func() { check(t, storeInstance.Close()) })
+	reopened := openStore(t, databasePath)
+	for _, key := range []string{"a", "b", "c"} {
+		checkValue(t, reopened, "group", key, value)
+	}
+}
+
 func TestStore_FailedFlushFailsEveryWriteThatSharedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		databasePath := filepath.Join(t.TempDir(), "store.db")
@@ -1777,6 +1814,25 @@ func TestStore_LogIsCutBackWhateverThePageSize(t *testing.T) {
 }
 
 // TestStore_IdleStoreKeepsNoLargeValue measures what is left of Go's heap behind the last call.
+func TestStore_HoldsNoMoreForTheCallsItHasServed(t *testing.T) {
+	storeInstance := newMemoryStore(t)
+	check(t, storeInstance.Set("config", "colour", "blue"))
+	heap := func() uint64 {
+		var statistics runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&statistics)
+		return statistics.HeapAlloc
+	}
+	before := heap()
+	for range 20_000 {
+		checkValue(t, storeInstance, "config", "colour", "blue")
+	}
+	if after := heap(); after > before+512<<10 {
+		t.Errorf("the heap grew by %d KiB with 20,000 calls", (after-before)>>10)
+	}
+	runtime.KeepAlive(storeInstance)
+}
+
 func TestStore_IdleStoreKeepsNoLargeValue(t *testing.T) {
 	const size = 64 << 20
 	storeInstance, _ := newFileStore(t)
@@ -2958,6 +3014,33 @@ func TestStore_WriteNeverGivesUpEarly(t *testing.T) {
 			})
 		}
 		writers.Wait()
+	})
+}
+
+func TestStore_WriteWaitsAnewWhereAnotherHasWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storeInstance, databasePath := newFileStore(t)
+		for range 3 { // twelve seconds in all
+			release := lockForWriting(t, databasePath)
+			result := make(chan error, 1)
+			go func() { result <- storeInstance.Set("group", "key", "value") }()
+			time.Sleep(4 * time.Second)
+			release()
+			check(t, <-result)
+		}
+	})
+}
+
+func TestNew_WaitsForNoWriterOfAStore(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	check(t, storeInstance.Set("group", "key", "value"))
+	defer lockForWriting(t, databasePath)()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		other := must[*store.Store](t)(store.New(databasePath))
+		checkValue(t, other, "group", "key", "value")
+		check(t, other.Close())
+		checkEqual(t, "the wait", time.Since(began), 0)
 	})
 }
 
@@ -5327,6 +5410,40 @@ func TestStore_PurgeExpired_WaitsFiveSecondsInAll(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestStore_PurgeExpired_EndsWithAFlushThatFails(t *testing.T) {
+	databasePath := fillWithExpired(t, 10_000)
+	storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+		return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+			func(action sqlite.AuthorizerActionCode, pragma, argument, _, _ string) sqlite.AuthorizerReturnCode {
+				if action == sqlite.AuthPragma && pragma == "wal_checkpoint" && argument == "PASSIVE" {
+					return sqlite.AuthorizerDeny // the merge before the first batch, as if its flush had failed
+				}
+				return sqlite.AuthorizerOK
+			})
+	})
+	check(t, err)
+	defer storeInstance.Close()
+	database := openSQL(t, databasePath)
+	execSQL(t, database, "PRAGMA wal_autocheckpoint = 0")
+	insertRows(t, database, "group", "%d", 60_000, nil) // makes the log long
+	rows := countRows(t, database)
+	breakFlush(t, databasePath)
+	removed, err := storeInstance.PurgeExpired()
+	wantErrorIs(t, err, syscall.EINVAL)
+	checkEqual(t, "PurgeExpired", removed, 0)
+	checkEqual(t, "rows", countRows(t, database), rows)
+}
+
+// TestStore_PurgeExpired_MoreThanItSorts has a purge remove more rows than it sorts at once, with a rest that fills two batches.
+func TestStore_PurgeExpired_MoreThanItSorts(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	const rows = 128*1024 + 2*2_500
+	insertRows(t, openSQL(t, databasePath), "session", "%d", rows, 1)
+	finishes(t, "PurgeExpired", func() {
+		checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), rows)
+	})
 }
 
 func TestStore_PurgeExpired_OddRowsOfOtherPrograms(t *testing.T) {
