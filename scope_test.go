@@ -361,6 +361,16 @@ func TestScopedStore_HostileNamesRoundTripAndStayApart(t *testing.T) {
 	})
 }
 
+func TestScopedStore_PurgeExpired_LeavesWhatLiesBetween(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	execSQL(t, database, `WITH RECURSIVE number(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM number WHERE n < 99)
+		INSERT INTO entries SELECT iif(n % 3, 'tenant-a:group', iif(n % 2, 'tenant-', 'tenant-b:group')), n, 'value', 1 FROM number`)
+	scopedStore := newScope(t, storeInstance, "tenant-a")
+	checkEqual(t, "PurgeExpired", must[int64](t)(scopedStore.PurgeExpired()), 66)
+	checkEqual(t, "rows", countRows(t, database), 34)
+}
+
 func TestScopedStore_PurgeExpired_ItsNamespaceAlone(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	database := openSQL(t, databasePath)

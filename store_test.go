@@ -1422,6 +1422,30 @@ func TestStore_OddRowsOfAnotherProgramFailNoMethod(t *testing.T) {
 	}
 }
 
+func TestStore_BlobKeysOfAnotherProgramStayUnseen(t *testing.T) {
+	// As text, most of them would come before the key, and some more than a page of a stream.
+	databasePath := foreignFile(t, t.TempDir(), strings.ReplaceAll(entriesTable, " NOT NULL", ""),
+		"INSERT INTO entries VALUES ('group', 'key', 'value', NULL)",
+		`INSERT INTO entries WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 999)
+			SELECT iif(i < 600, 'group', 'blobs'), CAST(printf('%04d', i) AS BLOB), 'value', NULL FROM n`)
+	storeInstance := openStore(t, databasePath)
+	checkEqual(t, "Count", must[int](t)(storeInstance.Count("group")), 1)
+	checkEqual(t, "CountAll", must[int](t)(storeInstance.CountAll("")), 1)
+	checkEqual(t, "GetAll", len(must[map[string]string](t)(storeInstance.GetAll("group"))), 1)
+	checkSame(t, "Groups", must[[]string](t)(storeInstance.Groups("")), []string{"group"})
+	for _, group := range []string{"group", "blobs"} {
+		for entry, err := range storeInstance.All(group) {
+			check(t, err)
+			if group != "group" || entry.Key != "key" {
+				t.Fatalf("All(%q) yields %q", group, entry.Key)
+			}
+		}
+	}
+	watcher := storeInstance.Watch("*", "*")
+	check(t, storeInstance.DeleteGroup("blobs"))
+	checkEqual(t, "events", len(watcher.Events), 0)
+}
+
 // ---- Durability ----
 
 // writes are the store's ways to write, each with something to change after prepareWrites.
