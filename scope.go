@@ -262,7 +262,7 @@ func (scopedStore *ScopedStore) DeleteGroup(group string) error {
 
 // PurgeExpired is [Store.PurgeExpired] in the namespace.
 func (scopedStore *ScopedStore) PurgeExpired() (int64, error) {
-	return scopedStore.store.purge(withPrefix(scopedStore.full("")), scopedStore.store.writes.limit())
+	return scopedStore.store.purge(withPrefix(scopedStore.full("")))
 }
 
 // ---------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"dappco.re/go/core/store"
+	"modernc.org/sqlite"
 )
 
 // callEveryMethod calls what Store and ScopedStore have in common, in a state in which none of it fails.
@@ -1547,74 +1548,93 @@ func TestScopedStore_Set_NeverRefusedForWhatOthersLetExpire(t *testing.T) {
 }
 
 // TestScopedStore_Set_CountsWhatItHasWaitedForAnotherProcess has another connection lock the file between the batches of a Set,
-// each of which takes two seconds: for a moment when more than five have gone by, or for six in all. Whether it gets in between
-// is chance.
+// each of which takes two seconds: for a moment when more than five have gone by, or for six in all. A read, which gets the
+// connection between two batches, takes the lock while its statement is prepared.
 func TestScopedStore_Set_CountsWhatItHasWaitedForAnotherProcess(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		after time.Duration
 		locks []time.Duration
+		fails bool
 	}{
-		{"a moment", 5 * time.Second, []time.Duration{100 * time.Millisecond}},
-		{"too long", 0, []time.Duration{3 * time.Second, 3 * time.Second}},
+		{"a moment", 5 * time.Second, []time.Duration{100 * time.Millisecond}, false},
+		{"too long", 0, []time.Duration{3 * time.Second, 3 * time.Second}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for range 5 {
-				databasePath := fillWithExpired(t, 10_000)
-				synctest.Test(t, func(t *testing.T) {
-					storeInstance, hook := openWithCommitHook(t, databasePath)
-					scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
-					check(t, scopedStore.SetWithTTL("session", "token", "", time.Second))
-					time.Sleep(time.Second) // so that it is the last to expire
-					database, err := sql.Open("sqlite", fileURI(databasePath, "_pragma=busy_timeout(0)"))
-					check(t, err)
-					database.SetMaxOpenConns(1)
-					start := time.Now()
-					begin := make(chan struct{})
-					var batches time.Duration
-					var trying atomic.Bool
-					hook.set(func() int32 {
-						trying.Store(false)
-						time.Sleep(2 * time.Second)
-						batches += 2 * time.Second
-						if time.Since(start) > test.after {
-							trying.Store(true)
-							select {
-							case begin <- struct{}{}:
-							default:
-							}
+			databasePath := fillWithExpired(t, 10_000)
+			synctest.Test(t, func(t *testing.T) {
+				var storeInstance *store.Store
+				var batches time.Duration
+				var running sync.WaitGroup
+				var begin func() // takes the lock, once
+				start, locked := time.Now(), 0
+				database, err := sql.Open("sqlite", fileURI(databasePath, "_pragma=busy_timeout(0)"))
+				check(t, err)
+				database.SetMaxOpenConns(1)
+				check(t, database.Ping())
+				inCommit := func() int32 {
+					time.Sleep(2 * time.Second)
+					batches += 2 * time.Second
+					if time.Since(start) <= test.after || locked == len(test.locks) {
+						return 0
+					}
+					lock := test.locks[locked]
+					read := []func() (int, error){ // whose statements are still to be prepared
+						func() (int, error) { return storeInstance.Count("group") },
+						func() (int, error) { return storeInstance.CountAll("group") },
+					}[locked]
+					locked++
+					begin = func() {
+						execSQL(t, database, "BEGIN IMMEDIATE")
+						running.Go(func() {
+							time.Sleep(lock)
+							execSQL(t, database, "COMMIT")
+						})
+					}
+					running.Go(func() {
+						_, err := read()
+						noError(t, err)
+					})
+					synctest.Wait() // until it waits for the connection
+					return 0
+				}
+				var active bool
+				storeInstance, err = openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+					connection.(sqlite.HookRegisterer).RegisterCommitHook(func() int32 {
+						if active {
+							return inCommit()
 						}
 						return 0
 					})
-					locked := 0
-					var locking sync.WaitGroup
-					locking.Go(func() {
-						for range begin {
-							for trying.Load() && locked < len(test.locks) {
-								if _, err := database.Exec("BEGIN IMMEDIATE"); err == nil {
-									time.Sleep(test.locks[locked])
-									execSQL(t, database, "COMMIT")
-									locked++
-									break
-								}
+					return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+						func(sqlite.AuthorizerActionCode, string, string, string, string) sqlite.AuthorizerReturnCode {
+							if lock := begin; lock != nil {
+								begin = nil
+								lock()
 							}
-						}
-					})
-					synctest.Wait()
-					err = scopedStore.Set("config", "colour", "blue")
-					waited := time.Since(start) - batches
-					hook.set(nil)
-					trying.Store(false)
-					close(begin)
-					locking.Wait()
-					check(t, errors.Join(storeInstance.Close(), database.Close()))
-					if waited > 5*time.Second+10*time.Millisecond {
-						t.Errorf("Set has waited %v for another process, and returned %v", waited, err)
-					} else if waited < 5*time.Second {
-						check(t, err)
-					}
+							return sqlite.AuthorizerOK
+						})
 				})
-			}
+				check(t, err)
+				scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+				check(t, scopedStore.SetWithTTL("session", "token", "", time.Second))
+				time.Sleep(time.Second) // so that it is the last to expire
+				start, active = time.Now(), true
+				err = scopedStore.Set("config", "colour", "blue")
+				waited := time.Since(start) - batches
+				active = false
+				running.Wait()
+				check(t, errors.Join(storeInstance.Close(), database.Close()))
+				checkEqual(t, "locks", locked, len(test.locks))
+				if test.fails {
+					wantSQLiteError(t, err, sqliteBusy)
+				} else {
+					check(t, err)
+				}
+				if waited > 5*time.Second+10*time.Millisecond || test.fails && waited < 5*time.Second {
+					t.Errorf("Set has waited %v for another process, and returned %v", waited, err)
+				}
+			})
 		})
 	}
 }

@@ -288,7 +288,8 @@ func open(databasePath string) (*Store, error) {
 }
 
 // creating is held from looking for a file until it is made and closed, and for reading by
-// any New that opens one: opened in between, it would lose its locks with that close.
+// any New that opens one: opened in between, it would lose its locks with that close. The
+// driver runs the pragmas of a URI meanwhile, so that one which waits delays every New.
 var creating sync.RWMutex
 
 // createFile makes a missing file, empty and for its owner alone: SQLite would give it
@@ -330,8 +331,13 @@ func createFile(databasePath string) error {
 		return cause(err)
 	}
 	// SQLite uses what a removed database has left of this kind, with the mode that it has.
-	if err := os.Chmod(absolute+"-shm", 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return cause(err)
+	if found, err := os.Lstat(absolute + "-shm"); err == nil {
+		if !found.Mode().IsRegular() {
+			return errors.New("the -shm beside it is not a regular file")
+		}
+		if err := os.Chmod(absolute+"-shm", 0o600); err != nil {
+			return fmt.Errorf("the -shm beside it: %w", cause(err))
+		}
 	}
 	file, err := os.OpenFile(databasePath, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
@@ -1081,7 +1087,7 @@ func (c *connection) removeExpired(group, key string, now int64) {
 //
 //	removed, err := storeInstance.PurgeExpired()
 func (store *Store) PurgeExpired() (int64, error) {
-	return store.purge(groupRange{}, store.writes.limit())
+	return store.purge(groupRange{})
 }
 
 func (store *Store) purgeRegularly() {
@@ -1090,19 +1096,18 @@ func (store *Store) purgeRegularly() {
 	for {
 		select {
 		case <-ticker.C:
-			// Nobody waits for it, so that each batch may wait anew. A failed one is made up for
-			// at the next tick.
-			_, _ = store.purge(groupRange{}, 0)
+			_, _ = store.purge(groupRange{}) // a failed one is made up for at the next tick
 		case <-store.closing:
 			return
 		}
 	}
 }
 
-// purge removes what has expired by now in the groups within. Its calls share the limit, or
-// have one each if that is 0.
-func (store *Store) purge(within groupRange, limit time.Duration) (removed int64, err error) {
+// purge removes what has expired by now in the groups within. Its writes wait for another
+// process as long as one write does.
+func (store *Store) purge(within groupRange) (removed int64, err error) {
 	search := expiredSince(time.Now(), within)
+	limit := store.writes.limit()
 	due := true // a checkpoint: what others have left in the log may be long
 	for err == nil && search.more {
 		for err == nil && search.more && len(search.rows) < purgeWindow {
@@ -1310,10 +1315,13 @@ func (lane *lane) lead(own *call) {
 		case <-lane.store.closing:
 		}
 		lane.countWait()
+		lane.refuse(own.err)
 	}
 	lane.mutex.Lock()
 	defer lane.mutex.Unlock()
-	lane.counted = time.Time{} // the round that has succeeded waited for nobody
+	if !isBusy(own.err) || len(lane.calls) == 0 { // else those behind it go on waiting
+		lane.counted = time.Time{}
+	}
 	if len(lane.calls) > 0 {
 		next := lane.calls[0]
 		lane.calls = slices.Delete(lane.calls, 0, 1)
@@ -1364,6 +1372,23 @@ func (lane *lane) runRound(own *call) (done bool) {
 	}
 	clear(lane.round)
 	return done
+}
+
+// refuse ends the calls in the queue that have waited long enough for another process, with
+// the error that the leader had. One that is alone joins no round of the leader's, and may
+// have come before him.
+func (lane *lane) refuse(err error) {
+	lane.mutex.Lock()
+	defer lane.mutex.Unlock()
+	waited := lane.waitedLocked()
+	lane.calls = slices.DeleteFunc(lane.calls, func(each *call) bool {
+		if waited < each.limit {
+			return false
+		}
+		each.err = err
+		each.wake <- false
+		return true
+	})
 }
 
 // gather lets those whom the last round served come again, so that they share this one: it

@@ -685,6 +685,28 @@ func TestNew_FilesAreForTheirOwnerAlone(t *testing.T) {
 	checkSame(t, "modes", got, []string{"at first -rw-------", " -rw-------", "-wal -rw-------", "-shm -rw-------"})
 }
 
+func TestNew_FollowsNothingThatIsInThePlaceOfItsFiles(t *testing.T) {
+	for name, place := range map[string]func(t *testing.T, path string){
+		"link":      func(t *testing.T, path string) { symlink(t, fileOf("other")(t, t.TempDir()), path) },
+		"directory": func(t *testing.T, path string) { check(t, os.Mkdir(path, 0o755)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			databasePath := filepath.Join(t.TempDir(), "store.db")
+			place(t, databasePath+"-shm")
+			before, err := os.Stat(databasePath + "-shm")
+			check(t, err)
+			_, err = store.New(databasePath)
+			wantErrorText(t, err, "store.New: ")
+			after, err := os.Stat(databasePath + "-shm")
+			check(t, err)
+			checkEqual(t, "mode", after.Mode(), before.Mode())
+			if _, err := os.Lstat(databasePath); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("New has made the file: %v", err)
+			}
+		})
+	}
+}
+
 func TestNew_WhatARemovedStoreLeftBecomesPrivate(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the directory's rules apply here")
@@ -1837,7 +1859,6 @@ func TestStore_LogIsCutBackWhateverThePageSize(t *testing.T) {
 	}
 }
 
-// TestStore_IdleStoreKeepsNoLargeValue measures what is left of Go's heap behind the last call.
 func TestStore_HoldsNoMoreForTheCallsItHasServed(t *testing.T) {
 	storeInstance := newMemoryStore(t)
 	check(t, storeInstance.Set("config", "colour", "blue"))
@@ -1857,6 +1878,7 @@ func TestStore_HoldsNoMoreForTheCallsItHasServed(t *testing.T) {
 	runtime.KeepAlive(storeInstance)
 }
 
+// TestStore_IdleStoreKeepsNoLargeValue measures what is left of Go's heap behind the last call.
 func TestStore_IdleStoreKeepsNoLargeValue(t *testing.T) {
 	const size = 64 << 20
 	storeInstance, _ := newFileStore(t)
@@ -3038,6 +3060,53 @@ func TestStore_WriteNeverGivesUpEarly(t *testing.T) {
 			})
 		}
 		writers.Wait()
+	})
+}
+
+// TestStore_WriteWaitsNoLongerBesideOthers has a crowd of writers wait for another process, while reads hold the connection
+// for long: in SQL's pragma for the length of the log, which SQLite compiles anew for every Get of what has expired.
+func TestStore_WriteWaitsNoLongerBesideOthers(t *testing.T) {
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	synctest.Test(t, func(t *testing.T) {
+		storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+			return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+				func(action sqlite.AuthorizerActionCode, pragma, _, _, _ string) sqlite.AuthorizerReturnCode {
+					if action == sqlite.AuthPragma && pragma == "wal_checkpoint" {
+						time.Sleep(50 * time.Millisecond)
+					}
+					return sqlite.AuthorizerOK
+				})
+		})
+		check(t, err)
+		defer storeInstance.Close()
+		check(t, storeInstance.SetWithTTL("session", "token", "abc123", 0))
+		lockForWriting(t, databasePath)
+		end := make(chan struct{})
+		var reader, writers sync.WaitGroup
+		reader.Go(func() {
+			for {
+				select {
+				case <-end:
+					return
+				default:
+					_, err := storeInstance.Get("session", "token")
+					wantErrorIs(t, err, store.NotFoundError)
+				}
+			}
+		})
+		for number := range 200 {
+			writers.Go(func() {
+				time.Sleep(time.Duration(number) * 100 * time.Millisecond)
+				began := time.Now()
+				err := storeInstance.Set("group", strconv.Itoa(number), "value")
+				if waited := time.Since(began); err == nil || waited < 5*time.Second || waited > 5500*time.Millisecond {
+					t.Errorf("write %d: %v after %v, want an error after 5 s", number, err, waited)
+				}
+			})
+		}
+		writers.Wait()
+		close(end)
+		reader.Wait()
 	})
 }
 
@@ -5458,6 +5527,42 @@ func TestStore_PurgeExpired_EndsWithAFlushThatFails(t *testing.T) {
 	wantErrorIs(t, err, syscall.EINVAL)
 	checkEqual(t, "PurgeExpired", removed, 0)
 	checkEqual(t, "rows", countRows(t, database), rows)
+}
+
+func TestStore_PurgeExpired_WaitsNoLongerBehindOthers(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		others func(storeInstance *store.Store)
+	}{
+		{"another purge and a write", func(storeInstance *store.Store) {
+			go storeInstance.PurgeExpired()
+			time.Sleep(100 * time.Millisecond)
+			go func() {
+				time.Sleep(4800 * time.Millisecond)
+				storeInstance.Set("group", "key", "value")
+			}()
+		}},
+		{"another purge and that in the background", func(storeInstance *store.Store) {
+			time.Sleep(59900 * time.Millisecond)
+			go storeInstance.PurgeExpired()
+			time.Sleep(200 * time.Millisecond)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				storeInstance, databasePath := newFileStore(t)
+				check(t, storeInstance.SetWithTTL("session", "token", "abc123", 0))
+				lockForWriting(t, databasePath)
+				test.others(storeInstance)
+				began := time.Now()
+				_, err := storeInstance.PurgeExpired()
+				wantSQLiteError(t, err, sqliteBusy)
+				if waited := time.Since(began); waited < 5*time.Second || waited > 5200*time.Millisecond {
+					t.Errorf("PurgeExpired gave up after %v, want 5 s", waited)
+				}
+			})
+		})
+	}
 }
 
 // TestStore_PurgeExpired_MoreThanItSorts has a purge remove more rows than it sorts at once, with a rest that fills two batches.
