@@ -565,15 +565,23 @@ func TestWatcher_LenAndCapRevealEveryLoss(t *testing.T) {
 	const writes = 5_000
 	var written atomic.Int64
 	var writer sync.WaitGroup
+	received := 0
+	begun := make(chan struct{}) // so that what is lost lies between events, and not behind the last
 	writer.Go(func() {
 		defer storeInstance.Unwatch(watcher)
 		for index := range writes {
 			noError(t, storeInstance.Set("config", "colour", strconv.Itoa(index)))
 			written.Store(int64(index))
+			if index == 2*watcherBuffer {
+				<-begun
+			}
 		}
 	})
-	received, losses, last, suspected := 0, 0, -1, -1
+	losses, last, suspected := 0, -1, -1
 	for event := range watcher.Events {
+		if received == watcherBuffer/2 {
+			close(begun)
+		}
 		if len(watcher.Events) >= cap(watcher.Events)-1 {
 			suspected = received
 		}
