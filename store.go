@@ -1376,7 +1376,7 @@ func (lane *lane) runRound(own *call) (done bool) {
 
 // refuse ends the calls in the queue that have waited long enough for another process, with
 // the error that the leader had. One that is alone joins no round of the leader's, and may
-// have come before him.
+// have come before the leader.
 func (lane *lane) refuse(err error) {
 	lane.mutex.Lock()
 	defer lane.mutex.Unlock()

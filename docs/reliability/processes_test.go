@@ -243,7 +243,7 @@ func TestProcesses_ReadsShowNothingThatNeverLived(t *testing.T) {
 	require(t, "strace")
 	databasePath := filepath.Join(t.TempDir(), databaseName)
 	storeInstance := openStore(t, databasePath)
-	reads := scale(10, 40, 1000)
+	reads := scale(10, 40, 300)
 	reader := childCommand(t, "look for the dead", []string{"strace", "-f", "-o", os.DevNull, "-e", "signal=none", "-e", "trace=fcntl",
 		"-e", "inject=fcntl:delay_enter=2000", testBinary(t), databasePath, strconv.Itoa(reads)})
 	if err := reader.Start(); err != nil {
