@@ -1352,7 +1352,7 @@ func TestScopedStore_Set_NeverOverTheLimitWhileOthersMakeRoom(t *testing.T) {
 			switch err := scopedStore.Set("config", key, ""); {
 			case err == nil:
 				accepted.Add(1)
-				for refused.Load() == 0 { // so that the limit is met
+				for refused.Load() == 0 && accepted.Load() <= limit { // so that the limit is met
 					runtime.Gosched()
 				}
 				noError(t, scopedStore.Delete("config", key))

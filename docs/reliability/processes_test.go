@@ -243,7 +243,7 @@ func TestProcesses_ReadsShowNothingThatNeverLived(t *testing.T) {
 	require(t, "strace")
 	databasePath := filepath.Join(t.TempDir(), databaseName)
 	storeInstance := openStore(t, databasePath)
-	reads := scale(10, 40, 300)
+	reads := scale(10, 40, 1000)
 	reader := childCommand(t, "look for the dead", []string{"strace", "-f", "-o", os.DevNull, "-e", "signal=none", "-e", "trace=fcntl",
 		"-e", "inject=fcntl:delay_enter=2000", testBinary(t), databasePath, strconv.Itoa(reads)})
 	if err := reader.Start(); err != nil {
@@ -256,9 +256,7 @@ func TestProcesses_ReadsShowNothingThatNeverLived(t *testing.T) {
 		select {
 		case err := <-ended:
 			if err != nil {
-				if strings.Contains(fmt.Sprint(reader.Stderr), "PTRACE") {
-					lacking(t, fmt.Sprintf("strace may not trace here: %s", reader.Stderr))
-				}
+				requireTracing(t, reader)
 				t.Errorf("the reader: %v", err)
 			}
 			t.Logf("%d reads of each kind beside %d writes of what had expired: 0 saw any", reads, writes)
@@ -323,9 +321,7 @@ func TestProcesses_CreatingDropsNoLock(t *testing.T) {
 	}
 	if line, err := bufio.NewReader(output).ReadString('\n'); err != nil {
 		child.Wait()
-		if strings.Contains(fmt.Sprint(child.Stderr), "PTRACE") {
-			lacking(t, fmt.Sprintf("strace may not trace here: %s", child.Stderr))
-		}
+		requireTracing(t, child)
 		t.Fatalf("the child: %q, %v", line, err)
 	}
 	inode, err := exec.Command("stat", "-c", "%i", databasePath).Output()

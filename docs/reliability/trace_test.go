@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -44,9 +45,7 @@ func traceChild(t testing.TB, inject string, role string, arguments ...string) [
 	}
 	child := childCommand(t, role, append(append(commandLine, testBinary(t)), arguments...))
 	if err := child.Run(); err != nil {
-		if strings.Contains(fmt.Sprint(child.Stderr), "PTRACE") {
-			lacking(t, fmt.Sprintf("strace may not trace here: %s", child.Stderr))
-		}
+		requireTracing(t, child)
 		t.Fatalf("%s under strace: %v", role, err)
 	}
 	calls, err := readRecord(recordPath)
@@ -54,6 +53,14 @@ func traceChild(t testing.TB, inject string, role string, arguments ...string) [
 		t.Fatal(err)
 	}
 	return calls
+}
+
+// requireTracing is require for a child that has failed, if the reason is that its tracer may not trace here.
+func requireTracing(t testing.TB, child *exec.Cmd) {
+	t.Helper()
+	if strings.Contains(fmt.Sprint(child.Stderr), "PTRACE") {
+		lacking(t, fmt.Sprintf("strace may not trace here: %s", child.Stderr))
+	}
 }
 
 func readRecord(recordPath string) ([]*systemCall, error) {
