@@ -1091,6 +1091,29 @@ func TestScopedStore_Set_OddCountsOfOtherProgramsDoNoHarm(t *testing.T) {
 	}
 }
 
+// TestScopedStore_Set_WhatTriggersOfOtherProgramsSpoil shows what README warns of.
+func TestScopedStore_Set_WhatTriggersOfOtherProgramsSpoil(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 2, 0)
+	execSQL(t, openSQL(t, databasePath), `
+		CREATE TRIGGER fail AFTER INSERT ON entries WHEN new.entry_key = 'fail' BEGIN SELECT RAISE(FAIL, 'no'); END;
+		CREATE TRIGGER abort AFTER INSERT ON entries WHEN new.entry_key = 'abort' BEGIN SELECT RAISE(ABORT, 'no'); END;
+		CREATE TRIGGER ignore AFTER INSERT ON entries WHEN new.entry_key LIKE 'ignore%' BEGIN SELECT RAISE(IGNORE); END`)
+	watcher := storeInstance.Watch("*", "*")
+	for _, key := range []string{"abort", "fail"} {
+		if err := storeInstance.Set("config", key, "value"); err == nil {
+			t.Errorf("Set of %q returned nil, want the trigger's error", key)
+		}
+	}
+	checkEqual(t, "events", len(watcher.Events), 0)
+	checkMissing(t, storeInstance, "config", "abort")
+	checkValue(t, storeInstance, "config", "fail", "value")
+	for _, key := range []string{"ignore 1", "ignore 2", "ignore 3"} {
+		check(t, scopedStore.Set("config", key, "value"))
+	}
+	checkEqual(t, "CountAll", must[int](t)(scopedStore.CountAll("")), 3)
+}
+
 func TestScopedStore_Set_BlobKeyOfAnotherProgramMakesNoGroup(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	check(t, newScopeWithQuota(t, storeInstance, "tenant-a", 9, 9).Set("first", "key", "value"))
