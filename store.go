@@ -380,6 +380,11 @@ func cause(err error) error {
 
 // fileURI names databasePath to SQLite, literally and without leave to create it.
 func fileURI(databasePath string) string {
+	if runtime.GOOS == "windows" { // where SQLite follows a link, but puts the log beside it (winFullPathname)
+		if target, err := filepath.EvalSymlinks(databasePath); err == nil {
+			databasePath = target
+		}
+	}
 	databasePath = filepath.ToSlash(databasePath)
 	if filepath.VolumeName(databasePath) != "" && databasePath[0] != '/' {
 		databasePath = "/" + databasePath
