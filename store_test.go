@@ -388,11 +388,11 @@ func olderThan(dotted, than string) bool { return version.Compare("go"+dotted, "
 
 func TestNew_PlainPathNamesThatVeryFile(t *testing.T) {
 	names := []string{
-		"plain.db", "with space.db", " ", "naïve-日本-\U0001F511.db", "plus+&=;,.db", "hash#tag.db", "percent%41%20%.db", "quote'`.db",
+		"plain.db", "with space.db", "naïve-日本-\U0001F511.db", "plus+&=;,.db", "hash#tag.db", "percent%41%20%.db", "quote'`.db",
 		"file%3Ax.db", "100%",
 	}
 	if runtime.GOOS != "windows" {
-		names = append(names, "question?mark.db", "x?mode=memory", "x?_pragma=user_version(7)", "?", `double".db`, `back\slash.db`,
+		names = append(names, " ", "question?mark.db", "x?mode=memory", "x?_pragma=user_version(7)", "?", `double".db`, `back\slash.db`,
 			"new\nline.db", "bell\a.db", "file:colon.db", ":memory:", "sub//file.db", ".//file.db")
 	}
 	if runtime.GOOS == "linux" {
@@ -469,7 +469,7 @@ func TestNew_URIReachesTheDriver(t *testing.T) {
 	t.Run("percent escapes", func(t *testing.T) {
 		directory := t.TempDir()
 		t.Chdir(directory)
-		checkFileStore(t, "file:with%20space%3f.db", filepath.Join(directory, "with space?.db"))
+		checkFileStore(t, "file:with%20space%23.db", filepath.Join(directory, "with space#.db"))
 	})
 	t.Run("parameters", func(t *testing.T) {
 		databasePath := filepath.Join(t.TempDir(), "store.db")
@@ -579,11 +579,11 @@ func TestNew_OtherJournalModeIsAnError(t *testing.T) {
 }
 
 func TestNew_SymbolicLinkMeansItsTarget(t *testing.T) {
-	links := map[string]func(directory string) (oldname string){
-		"absolute": func(directory string) string { return filepath.Join(directory, "data", "target.db") },
-		"relative": func(string) string { return filepath.Join("data", "target.db") },
-		"chain": func(directory string) string {
-			check(t, os.Symlink("target.db", filepath.Join(directory, "data", "middle.db")))
+	links := map[string]func(t *testing.T, directory string) (oldname string){
+		"absolute": func(_ *testing.T, directory string) string { return filepath.Join(directory, "data", "target.db") },
+		"relative": func(*testing.T, string) string { return filepath.Join("data", "target.db") },
+		"chain": func(t *testing.T, directory string) string {
+			symlink(t, "target.db", filepath.Join(directory, "data", "middle.db"))
 			return filepath.Join("data", "middle.db")
 		},
 	}
@@ -593,7 +593,7 @@ func TestNew_SymbolicLinkMeansItsTarget(t *testing.T) {
 			target, link := filepath.Join(directory, "data", "target.db"), filepath.Join(directory, "link.db")
 			check(t, os.Mkdir(filepath.Dir(target), 0o700))
 			check(t, os.WriteFile(target, nil, 0o600))
-			symlink(t, oldname(directory), link)
+			symlink(t, oldname(t, directory), link)
 			throughLink, throughTarget := openStore(t, link), openStore(t, target)
 			check(t, throughLink.Set("config", "colour", "blue"))
 			checkValue(t, throughTarget, "config", "colour", "blue")
@@ -664,11 +664,14 @@ func TestNew_RefusesADevice(t *testing.T) {
 
 func symlink(t testing.TB, oldname, newname string) {
 	t.Helper()
-	if err := os.Symlink(oldname, newname); runtime.GOOS == "windows" && err != nil {
-		t.Skip(err)
-	} else {
-		check(t, err)
+	err := os.Symlink(oldname, newname)
+	if err == nil {
+		_, err = os.Lstat(newname) // Wine says that it has made one, and has not
 	}
+	if runtime.GOOS == "windows" && err != nil {
+		t.Skip(err)
+	}
+	check(t, err)
 }
 
 // ---- Opening: creating ----
@@ -878,13 +881,14 @@ func TestNew_DropsNoLockOfAnOpenStore(t *testing.T) {
 // locked reports whether anybody holds a lock on a file, as far as the system can tell.
 func locked(t testing.TB, path string) bool {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		return true
+	}
 	information, err := os.Stat(path)
 	check(t, err)
 	for range 20 { // the list may lack some while others come and go
 		locks, err := os.ReadFile("/proc/locks")
-		if err != nil {
-			return true
-		}
+		check(t, err)
 		inode := reflect.ValueOf(information.Sys()).Elem().FieldByName("Ino").Uint()
 		if strings.Contains(string(locks), fmt.Sprintf(":%d ", inode)) {
 			return true
@@ -1676,6 +1680,7 @@ func TestStore_Close_WritesALongLogAgain(t *testing.T) {
 }
 
 func TestStore_FailedFlushFailsEveryWriteThatSharedIt(t *testing.T) {
+	needsProc(t) // a skip in the hook would end a goroutine of the test's
 	synctest.Test(t, func(t *testing.T) {
 		databasePath := filepath.Join(t.TempDir(), "store.db")
 		storeInstance, hook := openWithCommitHook(t, databasePath)
@@ -1701,9 +1706,7 @@ var redirected []*os.File
 // opened with further flags.
 func redirectFlush(t testing.TB, databasePath, name string) {
 	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("no /proc to find the descriptor with")
-	}
+	needsProc(t)
 	descriptors, err := os.ReadDir("/proc/self/fd")
 	check(t, err)
 	chosen, chosenFlags := -1, uint64(0)
@@ -1725,6 +1728,14 @@ func redirectFlush(t testing.TB, databasePath, name string) {
 	}
 	replaceDescriptor(t, os.NewFile(uintptr(chosen), "log"), name)
 	t.Cleanup(func() { mendFlush(t, databasePath) }) // so that the store can be closed without an error
+}
+
+// needsProc skips a test that looks at the process's descriptors.
+func needsProc(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("no /proc to find descriptors in")
+	}
 }
 
 // breakFlush makes the store's next flush of its log fail: the null device cannot be flushed.
@@ -2314,11 +2325,10 @@ func TestStore_Close_EveryAcknowledgedWriteReachesTheWatcher(t *testing.T) {
 // ---- Costs ----
 
 func TestStore_CostsFourDescriptorsAtMost(t *testing.T) {
+	needsProc(t)
 	count := func() int {
 		descriptors, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Skip("no /proc to count descriptors in")
-		}
+		check(t, err)
 		return len(descriptors)
 	}
 	warm, _ := newFileStore(t) // the runtime takes descriptors for itself with the first file
@@ -2844,8 +2854,7 @@ func outOfRange() int32 {
 }
 
 func TestNew_DriverPanicBecomesAnError(t *testing.T) {
-	databasePath := filepath.Join(t.TempDir(), "store.db")
-	storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+	storeInstance, err := openHooked(":memory:", func(connection sqlite.ExecQuerierContext) error {
 		return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
 			func(sqlite.AuthorizerActionCode, string, string, string, string) sqlite.AuthorizerReturnCode {
 				panic(errors.ErrUnsupported)
@@ -3248,9 +3257,13 @@ func TestNew_WaitsByTheClockOfABubble(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SQLite waits for five seconds")
 	}
-	for _, test := range []struct{ lock, least, most time.Duration }{
-		{time.Hour, 5 * time.Second, 5*time.Second + 10*time.Millisecond},
-		{time.Second, time.Second, time.Second + 10*time.Millisecond},
+	late := 10 * time.Millisecond
+	if runtime.GOOS == "windows" {
+		late = 250 * time.Millisecond // SQLite sleeps by the bubble's clock here, 100 ms at once, and more than it counts
+	}
+	for _, test := range []struct{ lock, waits time.Duration }{
+		{time.Hour, 5 * time.Second},
+		{time.Second, time.Second},
 	} {
 		t.Run(test.lock.String(), func(t *testing.T) {
 			t.Parallel()
@@ -3270,7 +3283,7 @@ func TestNew_WaitsByTheClockOfABubble(t *testing.T) {
 				if err == nil {
 					check(t, storeInstance.Close())
 				}
-				if waited < test.least || waited > test.most || (err == nil) != (test.lock < 5*time.Second) {
+				if waited < test.waits || waited > test.waits+late || (err == nil) != (test.lock < 5*time.Second) {
 					t.Errorf("New = %v after %v beside a lock of %v", err, waited, test.lock)
 				}
 			})

@@ -300,7 +300,11 @@ func TestTour_BadInput(t *testing.T) {
 	text := filepath.Join(elsewhere, "text")
 	writeFile(t, text, strings.Repeat("This is no store.\n", 100))
 	link := filepath.Join(elsewhere, "link")
-	if err := os.Symlink(inside, link); err != nil {
+	err := os.Symlink(inside, link)
+	if err == nil {
+		_, err = os.Lstat(link) // Wine says that it has made one, and has not
+	}
+	if err != nil {
 		t.Skip(err)
 	}
 	linked, withLinked := filepath.Join(elsewhere, "linked.db"), t.TempDir()
@@ -319,7 +323,7 @@ func TestTour_BadInput(t *testing.T) {
 		status    int
 		complaint string
 	}{
-		"no such directory":      {[]string{filepath.Join(elsewhere, "none")}, 1, "none: no such file or directory"},
+		"no such directory":      {[]string{filepath.Join(elsewhere, "none")}, 1, "none: "},
 		"file for directory":     {[]string{text}, 1, "text is not a directory"},
 		"huge file":              {[]string{withHuge}, 1, "huge has 1,000,000,001 bytes, and a value at most 1,000,000,000"},
 		"no store":               {[]string{"-store", text, directory}, 1, "text"},
@@ -333,7 +337,7 @@ func TestTour_BadInput(t *testing.T) {
 		"store of a URI":         {[]string{"-store", "file:a.db", directory}, 2, "plain path"},
 		"store without a name":   {[]string{"-store", "", directory}, 2, "plain path"},
 		"store with a separator": {[]string{"-store", filepath.Join(elsewhere, "a.db") + "/", directory}, 2, "plain path"},
-		"directory without name": {[]string{""}, 1, "no such file or directory"},
+		"directory without name": {[]string{""}, 1, " : "},
 		"unknown flag":           {[]string{"-colour", directory}, 2, "-colour (usage: go run ./docs/tour [-store PATH] [DIRECTORY])"},
 		"two directories":        {[]string{directory, elsewhere}, 2, "2 directories"},
 		"no repository":          {nil, 2, "this is not the repository"},
@@ -379,6 +383,9 @@ func snapshot(t testing.TB, directories ...string) (list []string) {
 
 func TestTour_UnreadableFileLeavesNothing(t *testing.T) {
 	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("permissions work otherwise here")
+	}
 	directory, temporary := makeDirectory(t), t.TempDir()
 	if err := os.Chmod(filepath.Join(directory, "sub", "two.txt"), 0); err != nil {
 		t.Fatal(err)
