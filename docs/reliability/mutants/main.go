@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"log"
@@ -50,7 +51,7 @@ var mutants = []mutant{
 	{"New follows a link in the place of its -shm", "store.go", "if !found.Mode().IsRegular() {\n\t\t\treturn errors.New(\"the -shm", "if found == nil {\n\t\t\treturn errors.New(\"the -shm", "TestNew_FollowsNothingThatIsInThePlaceOfItsFiles"},
 	{"New looks at the directory after it has written", "store.go", `if err == nil && c.databaseFile != "" {`, "if false {", "TestNew_WithoutPermissionNamesThePathAndCreatesNothing"},
 	{"a directory whose names cannot be flushed is accepted", "store.go", "\tdirectory, err := os.Open(path)\n\tif err != nil {", "\tdirectory, err := os.Open(path)\n\tif err != nil {\n\t\treturn nil\n\t}\n\tif err != nil {", "TestNew_WithoutPermissionNamesThePathAndCreatesNothing"},
-	{"another program's table is taken for ours", "store.go", "} else if !holds {", "} else if false {", "TestNew_RefusesAnotherTable"},
+	{"another program's table is taken for ours", "store.go", "} else if !holds {", "} else if !holds && false {", "TestNew_RefusesAnotherTable"},
 	{"a collation of another program's table is overlooked", "store.go", "[]string{selectShapeSQL, selectBinarySQL}", "[]string{selectShapeSQL}", "TestNew_RefusesAnotherTable"},
 	{"another program's table of that name is replaced by the counts", "scope.go", "\t\tif foreign {\n", "\t\tif foreign && false {\n", "TestNewScopedWithQuota_LeavesWhatIsAnotherProgramsAlone"},
 	{"an entry ends up to a millisecond early", "store.go", "now.Add(ttl).Add(time.Millisecond - 1).UnixMilli()", "now.Add(ttl).UnixMilli()", "TestStore_SetWithTTL_IsNeverShorter"},
@@ -116,16 +117,16 @@ func main() {
 	log.SetFlags(0)
 	only := flag.String("only", "", "run only the mutants whose description contains this")
 	flag.Parse()
-	for _, mutant := range mutants { // all, so that none goes stale beside the one that is wanted
-		if _, err := mutant.source(); err != nil {
-			log.Fatalf("%s: %v", mutant.what, err)
-		}
-	}
 	directory, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(directory)
+	for _, mutant := range mutants { // all, so that none goes stale beside the one that is wanted
+		if err := mutant.compile(directory); err != nil {
+			log.Fatalf("%s: %v", mutant.what, err)
+		}
+	}
 	survivors := 0
 	fmt.Println("| what was broken | caught by |\n| --- | --- |")
 	for i, mutant := range mutants {
@@ -145,6 +146,34 @@ func main() {
 	if survivors > 0 {
 		log.Fatalf("%d mutants survive", survivors)
 	}
+}
+
+// compile returns an error if the mutant no longer applies, or does not compile.
+func (mutant mutant) compile(directory string) error {
+	source, err := mutant.source()
+	if err != nil {
+		return err
+	}
+	original, err := filepath.Abs(mutant.file)
+	if err != nil {
+		return err
+	}
+	replaced := filepath.Join(directory, mutant.file)
+	if err := os.WriteFile(replaced, source, 0o600); err != nil {
+		return err
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{original: replaced}})
+	if err != nil {
+		return err
+	}
+	overlayFile := filepath.Join(directory, "overlay.json")
+	if err := os.WriteFile(overlayFile, overlay, 0o600); err != nil {
+		return err
+	}
+	if output, err := exec.Command("go", "build", "-overlay", overlayFile, ".").CombinedOutput(); err != nil {
+		return fmt.Errorf("does not compile:\n%s", output)
+	}
+	return nil
 }
 
 // run tests the mutant in a copy of the repository and returns the tests that failed.
@@ -168,7 +197,7 @@ func (mutant mutant) run(copied string) (caught string, err error) {
 	test.Dir = copied
 	output, err := test.CombinedOutput()
 	if bytes.Contains(output, []byte("[build failed]")) || bytes.Contains(output, []byte("[setup failed]")) {
-		return "", fmt.Errorf("does not compile:\n%s", output)
+		return "", fmt.Errorf("its test does not compile:\n%s", output)
 	}
 	if err == nil {
 		return "", nil
