@@ -259,7 +259,10 @@ func open(databasePath string) (*Store, error) {
 		if err := createFile(databasePath); err != nil {
 			return nil, err
 		}
-		dataSource = fileURI(databasePath)
+		var err error
+		if dataSource, err = fileURI(databasePath); err != nil {
+			return nil, err
+		}
 	}
 	creating.RLock()
 	opened, err := connect(dataSource)
@@ -379,11 +382,13 @@ func cause(err error) error {
 }
 
 // fileURI names databasePath to SQLite, literally and without leave to create it.
-func fileURI(databasePath string) string {
+func fileURI(databasePath string) (string, error) {
 	if runtime.GOOS == "windows" { // where SQLite follows a link, but puts the log beside it (winFullPathname)
-		if target, err := filepath.EvalSymlinks(databasePath); err == nil {
-			databasePath = target
+		target, err := filepath.EvalSymlinks(databasePath)
+		if err != nil {
+			return "", cause(err)
 		}
+		databasePath = target
 	}
 	databasePath = filepath.ToSlash(databasePath)
 	if filepath.VolumeName(databasePath) != "" && databasePath[0] != '/' {
@@ -394,7 +399,7 @@ func fileURI(databasePath string) string {
 		authority = "//"
 	}
 	// With _error_rc the driver names the error of a failed open, and not an older one.
-	return "file:" + authority + (&url.URL{Path: databasePath}).EscapedPath() + "?mode=rw&_error_rc=1"
+	return "file:" + authority + (&url.URL{Path: databasePath}).EscapedPath() + "?mode=rw&_error_rc=1", nil
 }
 
 // prepare makes the connection and the file ready. It may be called again after it
