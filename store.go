@@ -56,11 +56,10 @@ const (
 
 	// SQLite does a checkpoint with the commit that makes the log checkpointSize long. A
 	// batch of a purge with one takes two or three times as long, so that the purge has it
-	// done beforehand, apart, from purgeCheckpointSize on. Get's lazy delete keeps SQLite
-	// from it beyond lazySize, and does nothing beyond lazyMost. All in bytes of pages.
+	// done beforehand, apart, from purgeCheckpointSize on. Get's lazy delete does nothing beyond
+	// lazyMost. All in bytes of pages.
 	checkpointSize      = 1_000 * 4_096
 	purgeCheckpointSize = 400 * 4_096
-	lazySize            = 900 * 4_096
 	lazyMost            = 16 * checkpointSize
 
 	// pageRows and pageBytes bound what a stream holds in memory.
@@ -1075,19 +1074,18 @@ func expired(expires driver.Value, now int64) bool {
 
 // removeExpired is the lazy delete of Get, in the round of the read: one try, which waits
 // for nobody, for no merge of the log, and for no flush but SQLite's of a log begun anew.
-// Where it fails, or the log has become too long for it, the purge comes.
+// Where it fails, or too much of the log is still to be merged, the purge comes.
 func (c *connection) removeExpired(group, key string, now int64) {
-	logged := c.logged()
-	if logged > lazyMost {
+	if c.logged() > lazyMost {
 		return
 	}
-	if logged > lazySize { // the next write has SQLite merge the log
-		if _, err := c.exec("PRAGMA wal_autocheckpoint = 0"); err != nil {
-			return
-		}
-		defer c.setAutocheckpoint() // which fails only once the connection has ended
+	// Else SQLite might merge the log: however little of it is left to be merged, one that
+	// somebody reads without a gap is longer than checkpointSize. The next write has it done.
+	if _, err := c.exec("PRAGMA wal_autocheckpoint = 0"); err != nil {
+		return
 	}
 	_, _ = c.exec(deleteExpiredEntrySQL, group, key, now)
+	_ = c.setAutocheckpoint() // which fails only once the connection has ended
 }
 
 // PurgeExpired removes the entries that have expired and returns how many it removed,

@@ -5360,6 +5360,51 @@ func TestStore_Get_HasNoLogMerged(t *testing.T) {
 	}
 }
 
+// TestStore_Get_HasNoLogMergedThatOthersRead is the same where other programs read without a gap: nearly all of the log has
+// been merged, but it cannot begin anew, and is so long that SQLite merges what each commit adds.
+func TestStore_Get_HasNoLogMergedThatOthersRead(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	read := func() (end func()) {
+		reader := openSQL(t, databasePath)
+		execSQL(t, reader, "BEGIN")
+		countRows(t, reader)
+		return func() { execSQL(t, reader, "COMMIT") }
+	}
+	check(t, storeInstance.SetWithTTL("session", "token", "abc123", 0))
+	end := read()
+	check(t, storeInstance.Set("config", "large", strings.Repeat("x", 5_000_000)))
+	for _, colour := range []string{"blue", "green"} { // the first is merged once the second reader has begun
+		next := read()
+		end()
+		end = next
+		check(t, storeInstance.Set("config", "colour", colour))
+	}
+	defer read()()
+	end()
+	merged := loggedPages(t, database, 2)
+	checkMissing(t, storeInstance, "session", "token")
+	if pages := loggedPages(t, database, 2) - merged; pages != 0 {
+		t.Errorf("a Get waited until %d pages of the log were merged", pages)
+	}
+	checkEqual(t, "rows", countRows(t, database), 2)
+}
+
+// TestStore_Get_LeavesALongLog finds what has expired where nobody has had the log merged for long.
+func TestStore_Get_LeavesALongLog(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	check(t, storeInstance.SetWithTTL("session", "token", "abc123", 0))
+	execSQL(t, database, "PRAGMA wal_autocheckpoint = 0")
+	execSQL(t, database, "INSERT INTO entries VALUES ('config', 'large', hex(zeroblob(34000000)), NULL)")
+	pages := loggedPages(t, database, 1)
+	checkMissing(t, storeInstance, "session", "token")
+	checkEqual(t, "pages of the log", loggedPages(t, database, 1), pages)
+	check(t, storeInstance.Set("config", "colour", "blue"))
+	checkMissing(t, storeInstance, "session", "token")
+	checkEqual(t, "rows", countRows(t, database), 2)
+}
+
 // loggedPages returns a column of what SQLite says of the log: its pages are in the second, those merged in the third.
 func loggedPages(t testing.TB, database *sql.DB, column int) int {
 	t.Helper()
