@@ -706,14 +706,23 @@ func (store *Store) CountAll(groupPrefix string) (int, error) {
 // count runs a query for one number, whose last parameter is the time.
 func (store *Store) count(query string, arguments ...any) (int, error) {
 	var count int64
-	err := store.reads.do(&call{whole: true, run: func(c *connection) error {
-		now, err := c.snapshot()
-		if err == nil {
-			count, err = c.number(query, append(arguments, now)...)
-		}
+	err := store.snapshot(func(c *connection, now int64) (err error) {
+		count, err = c.number(query, append(arguments, now)...)
 		return err
-	}})
+	})
 	return int(count), err
+}
+
+// snapshot reads what was there at one moment, and gives read the time of it, which must not
+// be taken before: what another store wrote in between would be seen, and be alive by an
+// older time, though it may have expired when it was written.
+func (store *Store) snapshot(read func(c *connection, now int64) error) error {
+	return store.reads.do(&call{whole: true, run: func(c *connection) error {
+		if _, err := c.exists("SELECT 1 FROM entries LIMIT 1"); err != nil { // which takes it
+			return err
+		}
+		return read(c, time.Now().UnixMilli())
+	}})
 }
 
 // GetAll returns the keys of a group that have not expired, with their values, as they
@@ -730,17 +739,13 @@ func (store *Store) GetAll(group string) (map[string]string, error) {
 
 func (store *Store) getAll(group string) (map[string]string, error) {
 	var entries map[string]string
-	err := store.reads.do(&call{whole: true, run: func(c *connection) error {
-		now, err := c.snapshot()
-		if err != nil {
-			return err
-		}
+	err := store.snapshot(func(c *connection, now int64) error {
 		entries = make(map[string]string)
 		return c.query(selectGroupSQL, func(row []driver.Value) bool {
 			entries[text(row[0])] = text(row[1])
 			return true
 		}, group, now)
-	}})
+	})
 	return entries, err
 }
 
@@ -902,13 +907,10 @@ func (store *Store) groupNames(function, groupPrefix string, trim int) iter.Seq2
 }
 
 func (store *Store) isAlive(group string) (alive bool, err error) {
-	err = store.reads.do(&call{whole: true, run: func(c *connection) error {
-		now, err := c.snapshot()
-		if err == nil {
-			alive, err = c.exists(existsGroupSQL, group, now)
-		}
+	err = store.snapshot(func(c *connection, now int64) (err error) {
+		alive, err = c.exists(existsGroupSQL, group, now)
 		return err
-	}})
+	})
 	return alive, err
 }
 
@@ -1740,14 +1742,6 @@ func (c *connection) query(query string, visit visitor, arguments ...any) error 
 		}
 		return cmp.Or(err, rows.Close()) // not after a panic: it would commit what letGo undoes
 	})
-}
-
-// snapshot fixes what a transaction reads and returns the time, which must not be read
-// before: what another store wrote in between would be seen, and be alive by an older time,
-// though it may have expired when it was written.
-func (c *connection) snapshot() (now int64, err error) {
-	_, err = c.exists("SELECT 1 FROM entries LIMIT 1")
-	return time.Now().UnixMilli(), err
 }
 
 // exists reports whether a query has a row.
