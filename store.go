@@ -416,6 +416,12 @@ func (store *Store) prepare(waitUntil time.Time) error {
 	if err := setTimeout(); err != nil {
 		return err
 	}
+	const moment = "2000-01-01 00:00:00"
+	if read, err := c.text("SELECT '" + moment + "'"); err != nil {
+		return err
+	} else if read != moment {
+		return errors.New("with _texttotime the driver reads some texts as times")
+	}
 	err := c.query("PRAGMA database_list", func(row []driver.Value) bool {
 		c.databaseFile = text(row[2]) // of main, which comes first
 		return false

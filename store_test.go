@@ -563,6 +563,12 @@ func queryPragma(t testing.TB, connection sqlite.ExecQuerierContext, name string
 	return fmt.Sprint(row[0])
 }
 
+// TestNew_RefusesToReadTextsAsTimes has a URI ask for what would return other values than were stored.
+func TestNew_RefusesToReadTextsAsTimes(t *testing.T) {
+	directory := t.TempDir()
+	checkRefused(t, directory, fileURI(foreignFile(t, directory, entriesTable), "_texttotime=1"))
+}
+
 func TestNew_OtherJournalModeIsAnError(t *testing.T) {
 	for _, query := range []string{"nolock=1", "vfs=unix-none", "vfs=unix-none&_pragma=journal_mode(memory)"} { // SQLite has no WAL without locks
 		t.Run(query, func(t *testing.T) {

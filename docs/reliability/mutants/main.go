@@ -42,6 +42,7 @@ var mutants = []mutant{
 	{"writes do not share commits", "store.go", "roundCalls = 256", "roundCalls = 1", "TestStore_ConcurrentWritesShareCommits"},
 	{"a busy write fails at once", "store.go", "again := isBusy(each.err) && lane.waitedLocked() < each.limit;", "again := false;", "TestStore_WriteWaitsFiveSecondsForAnotherProcess"},
 	{"a busy write waits for ever", "store.go", "again := isBusy(each.err) && lane.waitedLocked() < each.limit;", "again := isBusy(each.err);", "TestStore_WriteWaitsFiveSecondsForAnotherProcess"},
+	{"texts are read as times", "store.go", "} else if read != moment {", "} else if read == moment+moment {", "TestNew_RefusesToReadTextsAsTimes"},
 	{"SQLite waits, inside the connection", "store.go", "PRAGMA busy_timeout = 0", "PRAGMA busy_timeout = 5000", "TestNew_OwnSettingsWinOverTheURI"},
 	{"what reads before it writes begins as a reader", "store.go", `begin: "BEGIN IMMEDIATE", writes`, `begin: "BEGIN", writes`, "TestStore_WhatReadsBeforeItWritesHoldsTheLock"},
 	{"a new file is readable by all", "store.go", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", "TestNew_FilesAreForTheirOwnerAlone"},
