@@ -103,8 +103,10 @@ const createEntriesSQL = `CREATE TABLE entries (
 
 const createExpiryIndexSQL = `CREATE INDEX entries_expires_at ON entries (expires_at) WHERE expires_at IS NOT NULL`
 
-// The schema as New finds it: what is called entries, and whether the index is there.
-const selectSchemaSQL = `SELECT type, sql, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entries_expires_at' COLLATE NOCASE)
+// The schema as New finds it: what is called entries, whether the index is there, and whether
+// another program has added one that forbids equal values.
+const selectSchemaSQL = `SELECT type, sql, EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'entries_expires_at' COLLATE NOCASE),
+	EXISTS (SELECT 1 FROM sqlite_schema WHERE tbl_name = 'entries' COLLATE NOCASE AND sql LIKE 'CREATE UNIQUE INDEX %')
 FROM sqlite_schema WHERE name = 'entries' COLLATE NOCASE AND type <> 'trigger'`
 
 // One row when `entries` is another program's table of the store's shape.
@@ -507,9 +509,9 @@ func (c *connection) checkWritable() error {
 // checkSchema returns the statements that are still to be run for the schema to be the
 // store's, or an error if another program's objects are in the way.
 func (c *connection) checkSchema() (missing []string, err error) {
-	found, indexed := "", false
+	found, indexed, constrained := "", false, false
 	err = c.query(selectSchemaSQL, func(row []driver.Value) bool {
-		found, indexed = text(row[0])+" "+text(row[1]), row[2] == int64(1)
+		found, indexed, constrained = text(row[0])+" "+text(row[1]), row[2] == int64(1), row[3] == int64(1)
 		return false
 	})
 	if err != nil {
@@ -523,7 +525,7 @@ func (c *connection) checkSchema() (missing []string, err error) {
 	if found == "" {
 		return []string{createEntriesSQL, createExpiryIndexSQL}, nil
 	}
-	if found != "table "+createEntriesSQL {
+	if found != "table "+createEntriesSQL || constrained {
 		for _, condition := range []string{selectShapeSQL, selectBinarySQL} {
 			if holds, err := c.exists(condition); err != nil {
 				return nil, err

@@ -1324,6 +1324,18 @@ func TestNew_RefusesAnotherTable(t *testing.T) {
 	}
 }
 
+// TestNew_RefusesAUniqueIndex has another program add one to the store's own table.
+func TestNew_RefusesAUniqueIndex(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	check(t, storeInstance.Close())
+	database := openSQL(t, databasePath)
+	execSQL(t, database, "CREATE INDEX ordinary ON entries (entry_value)")
+	check(t, openStore(t, databasePath).Close())
+	execSQL(t, database, "create unique index further on Entries (entry_value)")
+	check(t, database.Close())
+	checkRefused(t, filepath.Dir(databasePath), databasePath)
+}
+
 func TestNew_ATriggerMayHaveTheNameOfTheTable(t *testing.T) {
 	databasePath := foreignFile(t, t.TempDir(), "CREATE TABLE other (a)", "CREATE TRIGGER entries AFTER INSERT ON other BEGIN SELECT 1; END")
 	check(t, openStore(t, databasePath).Set("config", "colour", "blue"))

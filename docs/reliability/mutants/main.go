@@ -53,6 +53,7 @@ var mutants = []mutant{
 	{"New looks at the directory after it has written", "store.go", `if err == nil && c.databaseFile != "" {`, "if false {", "TestNew_WithoutPermissionNamesThePathAndCreatesNothing"},
 	{"a directory whose names cannot be flushed is accepted", "store.go", "\tdirectory, err := os.Open(path)\n\tif err != nil {", "\tdirectory, err := os.Open(path)\n\tif err != nil {\n\t\treturn nil\n\t}\n\tif err != nil {", "TestNew_WithoutPermissionNamesThePathAndCreatesNothing"},
 	{"another program's table is taken for ours", "store.go", "} else if !holds {", "} else if !holds && false {", "TestNew_RefusesAnotherTable"},
+	{"a UNIQUE index of another program is overlooked", "store.go", "createEntriesSQL || constrained {", "createEntriesSQL || constrained && false {", "TestNew_RefusesAUniqueIndex"},
 	{"a collation of another program's table is overlooked", "store.go", "[]string{selectShapeSQL, selectBinarySQL}", "[]string{selectShapeSQL}", "TestNew_RefusesAnotherTable"},
 	{"another program's table of that name is replaced by the counts", "scope.go", "\t\tif foreign {\n", "\t\tif foreign && false {\n", "TestNewScopedWithQuota_LeavesWhatIsAnotherProgramsAlone"},
 	{"an entry ends up to a millisecond early", "store.go", "now.Add(ttl).Add(time.Millisecond - 1).UnixMilli()", "now.Add(ttl).UnixMilli()", "TestStore_SetWithTTL_IsNeverShorter"},
