@@ -1179,12 +1179,12 @@ type expiredRows struct {
 
 	rows    []int64 // those found, up to the following expiry and row
 	expires driver.Value
-	row     int64
+	row     driver.Value
 	more    bool // there may be others
 }
 
 func expiredSince(now time.Time, within groupRange) expiredRows {
-	return expiredRows{within: within, now: now.UnixMilli(), expires: math.Inf(-1), row: math.MinInt64, more: true}
+	return expiredRows{within: within, now: now.UnixMilli(), expires: math.Inf(-1), row: math.Inf(-1), more: true}
 }
 
 // find appends the rows of the range among the next purgeBatch that have expired. Run again
@@ -1193,9 +1193,9 @@ func (search *expiredRows) find(c *connection) error {
 	visited := 0
 	visit := func(columns []driver.Value) bool {
 		visited++
-		search.row, search.expires = columns[0].(int64), columns[1]
+		search.row, search.expires = columns[0], columns[1]
 		if len(columns) == 2 || columns[2] == int64(1) {
-			search.rows = append(search.rows, search.row)
+			search.rows = append(search.rows, columns[0].(int64))
 		}
 		return true
 	}

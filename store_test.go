@@ -5666,12 +5666,11 @@ func TestStore_PurgeExpired_OddRowsOfOtherPrograms(t *testing.T) {
 	execSQL(t, database, `INSERT INTO entries (rowid, group_name, entry_key, entry_value, expires_at) VALUES
 		(-9223372036854775808, 'session', '1', '', 1), (9223372036854775807, 'session', '2', '', 1.5), (0, 'session', '3', '', -9223372036854775808),
 		(-1, 'session', '4', '', -1e300), (1, 'session', '5', '', -1e999), (2, 'session', '6', '', 0), (3, 'session', 'alive', '', NULL)`)
-	removed, err := storeInstance.PurgeExpired()
-	check(t, err)
-	if removed != 6 {
-		t.Errorf("PurgeExpired removed %d entries of 6 that have expired", removed)
-	}
+	checkEqual(t, "PurgeExpired", must[int64](t)(storeInstance.PurgeExpired()), 6)
 	checkValue(t, storeInstance, "session", "alive", "")
+	execSQL(t, database, `INSERT INTO entries (rowid, group_name, entry_key, entry_value, expires_at) VALUES
+		(-9223372036854775808, 'session', '1', '', -1e999), (-9223372036854775807, 'session', '2', '', -1e999)`)
+	checkEqual(t, "PurgeExpired of the least row", must[int64](t)(storeInstance.PurgeExpired()), 2)
 }
 
 // TestStore_Get_SeesNoExpiryOfAnotherKindPassed has another program's numbers with a fraction.
@@ -5891,6 +5890,27 @@ func TestStore_PurgeExpired_CostFollowsWhatHasExpired(t *testing.T) {
 	}, func() {
 		insertRows(t, database, "living-%d", "key-%d", 8000, time.Now().Add(time.Hour).UnixMilli())
 		insertRows(t, database, "eternal-%d", "key-%d", 8000, nil)
+	})
+}
+
+// TestStore_PurgeExpired_CostIsThatOfTheExpiredAlone purges entries between whose places in the table all others lie.
+func TestStore_PurgeExpired_CostIsThatOfTheExpiredAlone(t *testing.T) {
+	const uri = "file:TestStore_PurgeExpired?mode=memory&cache=shared"
+	storeInstance := openStore(t, uri)
+	database := must[*sql.DB](t)(sql.Open("sqlite", uri))
+	defer database.Close()
+	checkCost(t, map[string]func() error{
+		"PurgeExpired": func() error {
+			execSQL(t, database, `INSERT INTO entries (rowid, group_name, entry_key, entry_value, expires_at)
+				SELECT value, 'session', value, '', 1
+				FROM json_each('[-9223372036854775808, -9223372036854775807, 1000001, 1000002, 3000001]')`)
+			count, err := storeInstance.PurgeExpired()
+			checkEqual(t, "PurgeExpired", count, 5)
+			return err
+		},
+	}, func() {
+		execSQL(t, database, `WITH RECURSIVE counter (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM counter WHERE number < 100000)
+			INSERT INTO entries (rowid, group_name, entry_key, entry_value) SELECT 40 * number, 'living', number, 'blue' FROM counter`)
 	})
 }
 

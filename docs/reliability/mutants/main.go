@@ -67,6 +67,8 @@ var mutants = []mutant{
 	{"a purge merges the log with its batch", "store.go", "due = c.logged() > purgeCheckpointSize", "if due = false; c.logged() > purgeCheckpointSize {\n\t\t\t\t\t_ = c.checkpoint()\n\t\t\t\t}", "TestStore_PurgeExpired_MergesTheLogInItsOwnRound"},
 	{"a purge ends where the log cannot be merged", "store.go", "purgeCheckpointSize && c.checkpoint() != nil\n", "purgeCheckpointSize && c.checkpoint() != nil\n\t\tif checkpoint.flush {\n\t\t\treturn errors.New(\"not merged\")\n\t\t}\n", "TestStore_PurgeExpired_WithoutMerging"},
 	{"the purge runs once", "store.go", "_, _ = store.purge(groupRange{}) //", "_, _ = store.purge(groupRange{})\n\t\t\tticker.Stop() //", "TestStore_BackgroundPurge_.*"},
+	{"a purge looks at what lies between", "store.go", "<= purgeGap {", "<= 1<<40 {", "TestStore_PurgeExpired_CostIsThatOfTheExpiredAlone"},
+	{"the least of all rows is never purged", "store.go", "row: math.Inf(-1), more", "row: int64(math.MinInt64), more", "TestStore_PurgeExpired_OddRowsOfOtherPrograms"},
 	{"a purge looks at every entry", "store.go", "\tjournalMode, err := c.text", "\tdefer c.exec(\"DROP INDEX entries_expires_at\")\n\tjournalMode, err := c.text", "TestStore_PurgeExpired_CostFollowsWhatHasExpired"},
 	{"a batch also removes all that expires at the same time as its last row", "store.go", "(+expires_at < ?3 OR (+expires_at = ?3 AND rowid <= ?4))", "(+expires_at <= ?3 OR ?4 IS NULL)", "TestScopedStore_Set_MakesRoomInBoundedBatches"},
 	{"a write shares its round with a batch", "store.go", "&& !lane.calls[count].alone {", "{", "TestScopedStore_Set_NobodyWaitsForTwoBatches"},
