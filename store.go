@@ -71,7 +71,7 @@ const (
 	roundCalls = 256
 
 	// quotedName is the longest group and key that an error repeats, in bytes.
-	quotedName = 4096
+	quotedName = 4 << 20
 )
 
 // NotFoundError is returned, wrapped, when a key does not exist or has expired.

@@ -4406,9 +4406,11 @@ func wantNoText(t testing.TB, err error, text string) {
 func TestStore_Get_NamesTheMissingEntry(t *testing.T) {
 	onEachKind(t, func(t *testing.T, storeInstance *store.Store) {
 		check(t, storeInstance.Set("config", "shape", "round"))
-		_, err := storeInstance.Get("config", "colour")
-		wantErrorIs(t, err, store.NotFoundError)
-		checkEqual(t, "error of Get", err.Error(), "store.Get: config/colour: not found")
+		for _, key := range []string{"colour", strings.Repeat("key", 1_000_000)} {
+			_, err := storeInstance.Get("config", key)
+			wantErrorIs(t, err, store.NotFoundError)
+			checkEqual(t, "error of Get", err.Error(), "store.Get: config/"+key+": not found")
+		}
 	})
 }
 
