@@ -1498,6 +1498,18 @@ func TestScopedStore_Set_FindsTheLivingKeyBehindExpiredOnes(t *testing.T) {
 	}
 }
 
+// TestScopedStore_Set_OverwritesWhereNoRoomCanBeMade has a full namespace take a new value of a living key behind expired ones,
+// which another program's trigger keeps.
+func TestScopedStore_Set_OverwritesWhereNoRoomCanBeMade(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 0, 1)
+	database := openSQL(t, databasePath)
+	check(t, scopedStore.Set("session", "~alive", "abc123"))
+	insertRows(t, database, "tenant-a:session", "%d", 200, 1)
+	execSQL(t, database, "CREATE TRIGGER refuse BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'refused'); END")
+	check(t, scopedStore.Set("session", "~alive", "def456"))
+}
+
 func TestScopedStore_Set_MakesRoomInBoundedBatches(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)

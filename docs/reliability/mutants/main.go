@@ -106,6 +106,7 @@ var mutants = []mutant{
 	{"callbacks run under the lock", "events.go", "\tlist := callbacks.list\n\tcallbacks.mutex.Unlock()\n", "\tlist := callbacks.list\n\tdefer callbacks.mutex.Unlock()\n", "TestStore_OnChange_UnregistersItselfAndOthersInside"},
 	{"the quota is read outside the write's transaction", "store.go", "write.set, write.whole = quota.set, true", "write.set, write.whole = quota.set, false", "TestScopedStore_Set_LastKeyGoesToOneOfTwoStores"},
 	{"one key more than the limit", "scope.go", "keys >= int64(limits.MaxKeys)", "keys > int64(limits.MaxKeys)", "TestScopedStore_Set_RefusedAtMaxKeys"},
+	{"overwriting waits until what has expired is removed", "scope.go", "if present, err = c.exists(existsEntrySQL, event.Group, event.Key, now); err == nil && !present {", "if true {", "TestScopedStore_Set_OverwritesWhereNoRoomCanBeMade"},
 	{"expired entries count", "store.go", "for err == nil && errors.Is(write.refusal, errFull) {", "for false {", "TestScopedStore_Set_ExpiredEntriesMakeRoom"},
 	{"a write that cannot make room tries for ever", "scope.go", "(search.more || len(rest) > 0) && removed > 0: //", "(search.more || len(rest) > 0) && removed >= 0: //", "TestScopedStore_Set_EndsWhereATriggerKeepsWhatHasExpired"},
 	{"rows that another program moves elsewhere are not counted", "scope.go", "entries_count_update_new AFTER UPDATE OF group_name, entry_key", "entries_count_update_new AFTER UPDATE OF expires_at", "TestScopedStore_Set_CountsTheRowsOfOtherPrograms"},
