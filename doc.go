@@ -42,7 +42,8 @@
 // Writes of several goroutines share commits and flushes, so many goroutines load many
 // entries fastest. Readers do not wait for these flushes: a Get may return a value that is
 // still on its way to the disk, but an event never tells of one. They do wait while SQLite
-// copies its log into the file, about once for every 4 MiB written to the log.
+// copies its log into the file: about once for every 4 MiB written to the log, but with each
+// write while other programs read without a gap.
 //
 // A write that fails has changed nothing, with two exceptions: a purge keeps the batches
 // it has done, and a write whose flush failed may have stored its value or not, and sends
@@ -64,7 +65,22 @@
 // so it survives a restart, and setting the clock moves it. A store that is opened and
 // closed within a bubble of [testing/synctest] follows the bubble's clock instead, in its
 // expiry, its purge and its wait for another process; no store may be used from within a
-// bubble and from outside.
+// bubble and from outside:
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		storeInstance, err := store.New(":memory:")
+//		if err != nil {
+//			t.Fatal(err)
+//		}
+//		defer storeInstance.Close() // before the bubble ends
+//		if err := storeInstance.SetWithTTL("session", "token", "abc123", time.Minute); err != nil {
+//			t.Fatal(err)
+//		}
+//		time.Sleep(time.Minute + time.Millisecond) // takes no time
+//		if _, err := storeInstance.Get("session", "token"); !errors.Is(err, store.NotFoundError) {
+//			t.Errorf("got %v, want %v", err, store.NotFoundError)
+//		}
+//	})
 //
 // # Namespaces and quotas
 //
@@ -108,11 +124,14 @@
 //		}
 //	}
 //
+// Deleting needs room too. The error of an argument that is refused, such as a namespace with
+// a space, wraps nothing; [NewScoped] returns no other.
+//
 // A panic in the driver, which a damaged file may cause, becomes an error too; every later
 // call of this Store then fails with it.
 //
-// No error quotes a stored value, but errors do quote groups and keys as they are. Where a
-// key is a secret, such as the token of a session, use its hash as the key, or keep the
+// No error quotes a stored value, but errors do quote groups and keys as they are, up to
+// 4 MiB together. Where a key is a secret, such as the token of a session, use its hash as the key, or keep the
 // error out of the log.
 //
 // # The file
@@ -120,16 +139,21 @@
 // Any number of processes on one host may have the file open at once; a call waits up to
 // 5 seconds for another process. The entries are a table that the sqlite3 shell reads:
 //
-//	sqlite3 state.db "SELECT * FROM entries"
+//	sqlite3 state.db "SELECT * FROM entries" # those too that have expired and are not yet removed
 //
 // Beside it lie state.db-wal and state.db-shm until the last store on it is closed. After
-// a crash state.db-wal holds acknowledged writes and belongs to the file; opening and
-// closing a store merges it.
+// a crash, and where the disk had no room at the last Close, state.db-wal holds acknowledged
+// writes and belongs to the file; opening and closing a store merges it.
 //
-// Other programs that write the file need SQLite 3.51.3 or newer, or 3.50.7, or 3.44.6:
+// Other programs that write the file meanwhile need SQLite 3.51.3 or newer, or 3.50.7, or 3.44.6:
 // older ones can damage a file in WAL mode that two programs write. While a store is open,
 // nothing in its process may open and close the file except through the store's own SQLite
 // (a Store, or sql.Open of modernc.org/sqlite), not even to read it: on POSIX systems that
 // drops SQLite's locks, and acknowledged writes get lost
-// (https://sqlite.org/howtocorrupt.html). Copy it with `sqlite3 state.db ".backup copy.db"`.
+// (https://sqlite.org/howtocorrupt.html). Another process copies it with
+//
+//	(umask 077; sqlite3 'file:state.db?mode=rw' "VACUUM INTO 'copy.db'")
+//
+// To restore such a copy, close every store, remove state.db-wal, which would otherwise be
+// merged into it, and put the copy in the place of state.db.
 package store

@@ -47,7 +47,8 @@ type Event struct {
 // Its channel holds 256 events; while it is full, further ones are dropped, so that no
 // writer ever waits. The receive that follows a drop therefore leaves the buffer all but
 // full: a single reader that finds it so must assume a loss, empty the buffer and read the
-// store again.
+// store again. Events of writes that such a read has seen may still follow it, so that what
+// mirrors the store may step back until they have passed.
 //
 //	watcher := storeInstance.Watch("config", "*")
 //	settings, err := storeInstance.GetAll("config") // watch first, then read
@@ -94,7 +95,8 @@ type Watcher struct {
 // The group is the full name, "tenant-a:config" for one of a scope; to follow a whole
 // namespace, watch "*" and look at [Event.Group]. The watcher gets every matching event of
 // a write that begins after Watch returned, and every EventDeleteGroup of its group,
-// whatever its key. On a closed store its channel is closed.
+// whatever its key. On a closed store its channel is closed. What is named "*" cannot be
+// watched alone.
 func (store *Store) Watch(group, key string) *Watcher {
 	events := make(chan Event, watcherBuffer)
 	watcher := &Watcher{Events: events, events: events, group: group, key: key}
@@ -126,7 +128,7 @@ func (store *Store) Unwatch(watcher *Watcher) { store.watchers.remove(watcher) }
 // misses no event, and may call any method of the store, Close included; its own writes
 // call it as well. Once it is unregistered, a write under way may still call it. If it
 // panics, the remaining callbacks are skipped and the panic reaches the writer's caller,
-// while the write stays.
+// while the write stays. A nil callback is never called.
 func (store *Store) OnChange(callback func(Event)) func() {
 	if callback == nil || store.closed() {
 		return func() {}

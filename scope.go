@@ -139,8 +139,9 @@ func NewScoped(storeInstance *Store, namespace string) (*ScopedStore, error) {
 // NewScopedWithQuota is [NewScoped] with limits. Writing a new key beyond them, through any
 // ScopedStore with these limits, in any process, fails with an error that wraps
 // [QuotaExceededError] and names the limit, but only after all that has expired in the file
-// has been removed. Overwriting a key that has not expired always works. Writes that bypass
-// the scope are not refused, but count.
+// has been removed, which takes as long as [Store.PurgeExpired]. Overwriting a key that has
+// not expired always works. Writes that bypass the scope are not refused, but count. Scopes
+// of one namespace with different limits share the count, and each keeps to its own limits.
 //
 //	tenant, err := store.NewScopedWithQuota(storeInstance, "tenant-a",
 //		store.QuotaConfig{MaxKeys: 100, MaxGroups: 10})

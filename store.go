@@ -353,7 +353,7 @@ func createFile(databasePath string) error {
 	return file.Close()
 }
 
-// absolutePath is a path without the links in its directory's. As for the system, ".."
+// absolutePath is a path whose directory has its links resolved. As for the system, ".."
 // behind a link means the parent of what the link leads to, which filepath.Abs and
 // filepath.Join would take for that of the link.
 func absolutePath(path string) (string, error) {
@@ -560,6 +560,9 @@ func (c *connection) createSchema() error {
 // for no other process. Calls that still wait for their turn return an error that wraps
 // [os.ErrClosed], and so does every other method from then on; a second Close returns nil.
 // All stores of a file must be closed before it is moved, removed or copied by a file copy.
+// A full disk does not make Close fail: it leaves a log, the -wal beside the file, that
+// belongs to the file. An error means that the disk has refused a flush, and may not have
+// all that was committed; the store is closed all the same.
 func (store *Store) Close() error {
 	var err error
 	store.close.Do(func() {
@@ -1260,7 +1263,7 @@ type lane struct {
 	store  *Store
 	begin  string
 	writes bool
-	alone  chan struct{} // held by such a call on its way through the lane, so that nobody waits for two
+	alone  chan struct{} // held by a call that is alone on its way through the lane, so that nobody waits for two
 
 	mutex   sync.Mutex    // protects the fields below
 	led     bool          // somebody leads
