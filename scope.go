@@ -84,8 +84,9 @@ func isCounted(row string) string {
 }
 
 // One row when the file counts its keys.
-const existsQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE name IN ('entries_counts', 'entries_count_insert',
-	'entries_count_delete', 'entries_count_update_old', 'entries_count_update_new') HAVING count(*) = 5`
+const existsQuotasSQL = `SELECT count(*) FROM sqlite_schema WHERE (type, name) IN (VALUES ('table', 'entries_counts'),
+	('trigger', 'entries_count_insert'), ('trigger', 'entries_count_delete'),
+	('trigger', 'entries_count_update_old'), ('trigger', 'entries_count_update_new')) HAVING count(*) = 5`
 
 // One row when another program's table or view has the name of the counts.
 const existsForeignCountsSQL = `SELECT 1 FROM sqlite_schema

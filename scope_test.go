@@ -1049,6 +1049,20 @@ func TestScopedStore_Set_CountsTheRowsOfOtherPrograms(t *testing.T) {
 	}
 }
 
+// TestNewScopedWithQuota_TakesNoTriggerForTheTableOfTheCounts has another program's trigger under the name of that table.
+func TestNewScopedWithQuota_TakesNoTriggerForTheTableOfTheCounts(t *testing.T) {
+	storeInstance, databasePath := newFileStore(t)
+	database := openSQL(t, databasePath)
+	database.SetMaxOpenConns(1) // data_version is that of one connection
+	execSQL(t, database, `CREATE TRIGGER entries_counts AFTER DELETE ON entries BEGIN SELECT 1; END`)
+	check(t, newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0).Set("config", "colour", "blue"))
+	before := queryInt(t, database, `PRAGMA data_version`)
+	newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+	checkEqual(t, "data_version after the second call", queryInt(t, database, `PRAGMA data_version`), before)
+	execSQL(t, database, `DROP TRIGGER entries_count_insert; INSERT INTO entries VALUES ('tenant-a:config', 'size', 'large', NULL)`)
+	wantCounts(t, storeInstance, "tenant-a", 2, 1)
+}
+
 func TestNewScopedWithQuota_LeavesWhatIsAnotherProgramsAlone(t *testing.T) {
 	for name, statement := range map[string]string{
 		"table":      "CREATE TABLE entries_counts (day, visitors)",

@@ -56,6 +56,7 @@ var mutants = []mutant{
 	{"a UNIQUE index of another program is overlooked", "store.go", "createEntriesSQL || constrained {", "createEntriesSQL || constrained && false {", "TestNew_RefusesAUniqueIndex"},
 	{"a collation of another program's table is overlooked", "store.go", "[]string{selectShapeSQL, selectBinarySQL}", "[]string{selectShapeSQL}", "TestNew_RefusesAnotherTable"},
 	{"another program's table of that name is replaced by the counts", "scope.go", "\t\tif foreign {\n", "\t\tif foreign && false {\n", "TestNewScopedWithQuota_LeavesWhatIsAnotherProgramsAlone"},
+	{"another program's trigger is taken for the table of the counts", "scope.go", "WHERE (type, name) IN", "WHERE (iif(name = 'entries_counts', 'table', type), name) IN", "TestNewScopedWithQuota_TakesNoTriggerForTheTableOfTheCounts"},
 	{"an entry ends up to a millisecond early", "store.go", "now.Add(ttl).Add(time.Millisecond - 1).UnixMilli()", "now.Add(ttl).UnixMilli()", "TestStore_SetWithTTL_IsNeverShorter"},
 	{"a ttl of zero lives for the rest of a millisecond", "store.go", "if ttl <= 0 {", "if ttl < 0 {", "TestStore_SetWithTTL_ZeroIsExpired"},
 	{"an expired entry is read", "store.go", "if now := time.Now().UnixMilli(); expired(read.expires, now) {", "if now := time.Now().UnixMilli(); false {", "TestStore_SetWithTTL_.*"},
