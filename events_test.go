@@ -705,6 +705,40 @@ func TestStore_Unwatch_OfWhatItDoesNotWatchIsNoOp(t *testing.T) {
 	wantEnded(t, last)
 }
 
+// TestStore_Close_EndsTheWatchersThatBeginMeanwhile has goroutines watch a store that closes.
+func TestStore_Close_EndsTheWatchersThatBeginMeanwhile(t *testing.T) {
+	for range 40 {
+		storeInstance := newMemoryStore(t)
+		var watching, begun sync.WaitGroup
+		watched := make([][]*store.Watcher, 16)
+		begun.Add(len(watched))
+		for number := range watched {
+			watching.Go(func() {
+				for range 1_000 {
+					watcher := storeInstance.Watch("*", "*")
+					watched[number] = append(watched[number], watcher)
+					if len(watched[number]) == 1 {
+						begun.Done()
+					}
+					select {
+					case <-watcher.Events: // the store is closed
+						return
+					default:
+					}
+				}
+			})
+		}
+		begun.Wait()
+		check(t, storeInstance.Close())
+		watching.Wait()
+		for _, watchers := range watched {
+			for _, watcher := range watchers {
+				wantEnded(t, watcher)
+			}
+		}
+	}
+}
+
 // TestStore_Close_DuringWrites_EachHappenedOrNot closes a store in the middle of concurrent writes: those that returned nil,
 // those that the watcher and the callback saw and those in the file must be the same.
 func TestStore_Close_DuringWrites_EachHappenedOrNot(t *testing.T) {

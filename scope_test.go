@@ -1524,6 +1524,19 @@ func TestScopedStore_Set_OverwritesWhereNoRoomCanBeMade(t *testing.T) {
 	check(t, scopedStore.Set("session", "~alive", "def456"))
 }
 
+// TestScopedStore_Set_MakesRoomBehindLargeValues has what makes the room lie behind large values that end the first batch, which
+// found all that has expired.
+func TestScopedStore_Set_MakesRoomBehindLargeValues(t *testing.T) {
+	storeInstance := newMemoryStore(t)
+	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)
+	value := strings.Repeat("v", 1<<20)
+	for number := range 40 {
+		check(t, storeInstance.SetWithTTL("session", strconv.Itoa(number), value, 0))
+	}
+	check(t, scopedStore.SetWithTTL("session", "token", "abc123", 0))
+	check(t, scopedStore.Set("config", "colour", "blue"))
+}
+
 func TestScopedStore_Set_MakesRoomInBoundedBatches(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	scopedStore := newScopeWithQuota(t, storeInstance, "tenant-a", 1, 0)

@@ -924,6 +924,30 @@ func leaveWAL(paths []string) error {
 
 // ---- Opening: errors ----
 
+func TestNew_ThatFailsLeavesNoDescriptor(t *testing.T) {
+	needsProc(t)
+	count := func() int {
+		descriptors, err := os.ReadDir("/proc/self/fd")
+		check(t, err)
+		return len(descriptors)
+	}
+	databasePath := filepath.Join(t.TempDir(), "store.db")
+	check(t, openStore(t, databasePath).Close()) // the runtime takes descriptors for itself with the first file
+	before := count()
+	for step := int64(1); ; step++ {
+		var steps atomic.Int64
+		steps.Store(step)
+		storeInstance, err := openRefusing(databasePath, &steps)
+		if err == nil {
+			check(t, storeInstance.Close())
+			return
+		}
+		if got := count() - before; got != 0 {
+			t.Fatalf("New, which failed at step %d, left %d descriptors open", step, got)
+		}
+	}
+}
+
 func TestNew_ErrorNamesThePathAndCreatesNothing(t *testing.T) {
 	separator := string(filepath.Separator)
 	paths := map[string]func(t *testing.T, directory string) (databasePath string){
@@ -1218,6 +1242,12 @@ func TestNew_EntriesCanBeReadByAnyone(t *testing.T) {
 				fmt.Sprint("session token abc123 ", time.Now().Add(time.Minute).UnixMilli(), " text"),
 			})
 	})
+}
+
+func TestNew_AcceptsAnIndexOfItsNameInOtherLetters(t *testing.T) {
+	databasePath := foreignFile(t, t.TempDir(), entriesTable, `CREATE INDEX Entries_Expires_At ON entries (expires_at)`,
+		`INSERT INTO entries VALUES ('config', 'colour', 'blue', NULL)`)
+	checkValue(t, openStore(t, databasePath), "config", "colour", "blue")
 }
 
 func TestNew_AcceptsTheTableOfAnotherProgram(t *testing.T) {
@@ -1668,7 +1698,9 @@ func TestStore_Close_FlushesWhatWasCommittedWithoutAFlush(t *testing.T) {
 	}
 	execSQL(t, database, `BEGIN IMMEDIATE`)
 	breakFlush(t, databasePath)
-	wantErrorText(t, storeInstance.Close(), "store.Close: ", "flush")
+	err := storeInstance.Close()
+	wantErrorText(t, err, "store.Close: ", "flush")
+	wantSQLiteError(t, err, 5)
 	execSQL(t, database, `ROLLBACK`)
 }
 
@@ -4183,6 +4215,51 @@ func TestStore_Prefixes_MatchLiterally(t *testing.T) {
 
 // Entries: length
 
+func TestStore_ErrorsRepeatNoLongName(t *testing.T) {
+	storeInstance := newMemoryStore(t)
+	scopedStore := newScope(t, storeInstance, "tenant-a")
+	check(t, storeInstance.Close()) // so that each call fails
+	long := strings.Repeat("n", 5<<20)
+	for _, storage := range []entries{storeInstance, scopedStore} {
+		for name, err := range map[string]error{
+			"Get":         second(storage.Get(long, "key")),
+			"GetSplit":    second(storage.GetSplit("group", long, ",")),
+			"GetFields":   second(storage.GetFields(long, long)),
+			"Count":       second(storage.Count(long)),
+			"CountAll":    second(storage.CountAll(long)),
+			"GetAll":      second(storage.GetAll(long)),
+			"Render":      second(storage.Render("", long)),
+			"Groups":      second(storage.Groups(long)),
+			"All":         rangeOver(storage.All(long)),
+			"GroupsSeq":   rangeOver(storage.GroupsSeq(long)),
+			"Set":         storage.Set(long, "key", ""),
+			"SetWithTTL":  storage.SetWithTTL("group", long, "", time.Hour),
+			"Delete":      storage.Delete(long, "key"),
+			"DeleteGroup": storage.DeleteGroup(long),
+		} {
+			wantErrorIs(t, err, os.ErrClosed)
+			if text := err.Error(); len(text) > 200 || !strings.HasPrefix(text, "store."+name+": (a ") {
+				t.Errorf("%s: an error of %d bytes, %.100q", name, len(text), text)
+			}
+		}
+	}
+}
+
+func TestStore_ErrorsQuoteNamesUpTo4MiBTogether(t *testing.T) {
+	storeInstance := newMemoryStore(t)
+	for _, test := range []struct {
+		group, key int
+		quoted     bool
+	}{{2 << 20, 2 << 20, true}, {2 << 20, 2<<20 + 1, false}, {2<<20 + 1, 2 << 20, false}, {1, 4 << 20, false}, {4 << 20, 1, false}} {
+		group, key := strings.Repeat("g", test.group), strings.Repeat("k", test.key)
+		_, err := storeInstance.Get(group, key)
+		wantErrorIs(t, err, store.NotFoundError)
+		if quoted := strings.Contains(err.Error(), group+"/"+key); quoted != test.quoted || !quoted && len(err.Error()) > 200 {
+			t.Errorf("names of %d and %d bytes make an error of %d bytes", test.group, test.key, len(err.Error()))
+		}
+	}
+}
+
 // TestStore_LongTextIsRefused needs address space alone: nothing may look at a text that its length already forbids.
 // It runs in a process of its own, since Go clears, and so touches, a slice that lies where others lay before.
 func TestStore_LongTextIsRefused(t *testing.T) {
@@ -4377,11 +4454,9 @@ func wantNoText(t testing.TB, err error, text string) {
 func TestStore_Get_NamesTheMissingEntry(t *testing.T) {
 	onEachKind(t, func(t *testing.T, storeInstance *store.Store) {
 		check(t, storeInstance.Set("config", "shape", "round"))
-		for _, key := range []string{"colour", strings.Repeat("key", 1_000_000)} {
-			_, err := storeInstance.Get("config", key)
-			wantErrorIs(t, err, store.NotFoundError)
-			checkEqual(t, "error of Get", err.Error(), "store.Get: config/"+key+": not found")
-		}
+		_, err := storeInstance.Get("config", "colour")
+		wantErrorIs(t, err, store.NotFoundError)
+		checkEqual(t, "error of Get", err.Error(), "store.Get: config/colour: not found")
 	})
 }
 
@@ -4494,6 +4569,53 @@ func checkSnapshots(t *testing.T, read func(storeInstance *store.Store) ([]strin
 	}
 	close(stop)
 	check(t, <-done)
+}
+
+// TestStore_GetAll_BeginsAnewAfterASharedTransactionThatFailed has a GetAll share its transaction with a Get whose statement is
+// refused, and another program write in between.
+func TestStore_GetAll_BeginsAnewAfterASharedTransactionThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		databasePath := filepath.Join(t.TempDir(), "store.db")
+		var database *sql.DB
+		var armed atomic.Bool
+		storeInstance, err := openHooked(databasePath, func(connection sqlite.ExecQuerierContext) error {
+			return connection.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(
+				func(_ sqlite.AuthorizerActionCode, _, column, _, _ string) sqlite.AuthorizerReturnCode {
+					switch {
+					case !armed.Load():
+					case column == "entry_value": // Get's statement is prepared
+						armed.Store(false)
+						execSQL(t, database, `DELETE FROM entries; INSERT INTO entries VALUES ('config', 'size', 'large', NULL)`)
+						return sqlite.AuthorizerDeny
+					case column == "group_name": // CountAll's is
+						time.Sleep(time.Second)
+					}
+					return sqlite.AuthorizerOK
+				})
+		})
+		check(t, err)
+		defer storeInstance.Close()
+		check(t, storeInstance.Set("config", "colour", "blue"))
+		check(t, second(storeInstance.GetAll("config"))) // which prepares its statements
+		database = openSQL(t, databasePath)
+		queryInt(t, database, `SELECT count(*) FROM entries`)
+		armed.Store(true)
+		var calls sync.WaitGroup
+		calls.Go(func() { noError(t, second(storeInstance.CountAll(""))) })
+		synctest.Wait()
+		var got map[string]string
+		calls.Go(func() {
+			var err error
+			got, err = storeInstance.GetAll("config")
+			noError(t, err)
+		})
+		synctest.Wait()
+		calls.Go(func() { noError(t, second(storeInstance.Get("config", "size"))) })
+		calls.Wait()
+		if want := map[string]string{"size": "large"}; !maps.Equal(got, want) {
+			t.Errorf("GetAll returned %q, want %q", got, want)
+		}
+	})
 }
 
 func TestStore_GetAll_IsOneSnapshot(t *testing.T) {

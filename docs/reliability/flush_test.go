@@ -2,6 +2,7 @@ package reliability_test
 
 import (
 	"bytes"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -290,6 +291,52 @@ func (trace *flushTrace) page(begin, known *systemCall, name string, alone bool)
 		}
 	}
 	return found
+}
+
+// A child that writes to a log that another program has begun without a flush, so that SQLite has no reason for one of its name.
+func init() {
+	roles["write beside"] = func() {
+		database, err := sql.Open("sqlite", databaseURI(os.Args[1]))
+		if err != nil {
+			fatalf("%v", err)
+		}
+		if _, err := database.Exec("PRAGMA synchronous = OFF; INSERT INTO entries VALUES ('group', 'other', '', NULL)"); err != nil {
+			fatalf("%v", err)
+		}
+		storeInstance, err := store.New(os.Args[1])
+		if err != nil {
+			fatalf("New: %v", err)
+		}
+		if err := storeInstance.Set("group", "key", "value"); err != nil {
+			fatalf("Set: %v", err)
+		}
+		os.Stdout.WriteString("end\n")
+	}
+}
+
+// TestFlush_IncludesTheNameOfTheLog looks for the flush of the directory between the making of the log and the end of the first
+// write.
+func TestFlush_IncludesTheNameOfTheLog(t *testing.T) {
+	t.Parallel()
+	databasePath := filepath.Join(t.TempDir(), databaseName)
+	if err := openStore(t, databasePath).Close(); err != nil {
+		t.Fatal(err)
+	}
+	created, flushed := false, false
+	for _, call := range traceChild(t, "", "write beside", databasePath) {
+		switch {
+		case call.creates && call.path == databasePath+"-wal":
+			created, flushed = true, false
+		case created && call.isFlush() && call.err == "" && call.path == filepath.Dir(databasePath):
+			flushed = true
+		case call.isReport():
+			if !created || !flushed {
+				t.Errorf("the log was made: %t; its name was flushed before Set returned: %t", created, flushed)
+			}
+			return
+		}
+	}
+	t.Error("Set did not return")
 }
 
 // TestFlush_CloseFlushesWhatHasNotBeen counts the flushes of a store that only reads, and of one whose read removes
