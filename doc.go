@@ -131,8 +131,8 @@
 // call of this Store then fails with it.
 //
 // No error quotes a stored value, but errors do quote groups and keys as they are, up to
-// 4 MiB together. Where a key is a secret, such as the token of a session, use its hash as the key, or keep the
-// error out of the log.
+// 4 MiB together. Where a key is a secret, such as the token of a session, use its hash as
+// the key, or keep the error out of the log.
 //
 // # The file
 //
@@ -145,8 +145,8 @@
 // a crash, and where the disk had no room at the last Close, state.db-wal holds acknowledged
 // writes and belongs to the file; opening and closing a store merges it.
 //
-// Other programs that write the file meanwhile need SQLite 3.51.3 or newer, or 3.50.7, or 3.44.6:
-// older ones can damage a file in WAL mode that two programs write. While a store is open,
+// Other programs that write the file meanwhile need SQLite 3.51.3 or newer, or 3.50.7, or
+// 3.44.6: older ones can damage a file in WAL mode that two programs write. While a store is open,
 // nothing in its process may open and close the file except through the store's own SQLite
 // (a Store, or sql.Open of modernc.org/sqlite), not even to read it: on POSIX systems that
 // drops SQLite's locks, and acknowledged writes get lost
