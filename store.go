@@ -418,6 +418,7 @@ func (store *Store) prepare(waitUntil time.Time) error {
 	if err := setTimeout(); err != nil {
 		return err
 	}
+	// The store binds and reads texts: a driver that turns some into times would lose those.
 	const moment = "2000-01-01 00:00:00"
 	if read, err := c.text("SELECT '" + moment + "'"); err != nil {
 		return err

@@ -1420,7 +1420,13 @@ func TestStore_VacuumIntoMakesABackup(t *testing.T) {
 	storeInstance, databasePath := newFileStore(t)
 	check(t, storeInstance.Set("config", "colour", "blue"))
 	copyPath := filepath.Join(t.TempDir(), "copy.db")
+	check(t, os.WriteFile(copyPath, nil, 0o600)) // whose mode the copy keeps
+	made, err := os.Stat(copyPath)
+	check(t, err)
 	execSQL(t, openSQL(t, databasePath), "VACUUM INTO '"+copyPath+"'")
+	copied, err := os.Stat(copyPath)
+	check(t, err)
+	checkEqual(t, "mode of the copy", copied.Mode(), made.Mode())
 	check(t, storeInstance.Set("config", "colour", "green"))
 	checkValue(t, openStore(t, copyPath), "config", "colour", "blue")
 	checkValue(t, storeInstance, "config", "colour", "green")

@@ -65,42 +65,42 @@ func runProgram(t *testing.T, source []byte) {
 // has an entry, a tenant's entry, an expired one and a table of another program.
 var operations = map[string]struct {
 	closed bool // the stores of the file are closed meanwhile
-	check  func(t *testing.T, operated operated)
+	check  func(operated operated)
 }{
-	"Back up": {check: func(t *testing.T, operated operated) {
+	"Back up": {check: func(operated operated) {
 		operated.set("config", "colour", "green")
 		mode, err := os.Stat("copy.db")
 		operated.check(err)
 		operated.same("mode of the copy", mode.Mode(), os.FileMode(0o600))
 		operated.same("colour in the copy", operated.reopen("copy.db").get("config", "colour"), "blue")
 		if output, err := operated.shell(strings.ReplaceAll(operated.command, "application.db", "mistyped.db")); err == nil {
-			t.Errorf("a mistyped name: no error, but %q", output)
+			operated.Errorf("a mistyped name: no error, but %q", output)
 		}
 	}},
-	"Restore": {closed: true, check: func(t *testing.T, operated operated) {
+	"Restore": {closed: true, check: func(operated operated) {
 		operated.same("colour", operated.reopen("application.db").get("config", "colour"), "restored")
 	}},
-	"Read": {check: func(t *testing.T, operated operated) {
+	"Read": {check: func(operated operated) {
 		operated.same("output", operated.output, "config|colour|blue\ntenant-a:config|colour|red\n")
 	}},
-	"Bring data in": {closed: true, check: func(t *testing.T, operated operated) {
+	"Bring data in": {closed: true, check: func(operated operated) {
 		operated.same("brought in", operated.reopen("application.db").get("config", "theme"), "dark")
 	}},
-	"Shrink": {closed: true, check: func(t *testing.T, operated operated) {
+	"Shrink": {closed: true, check: func(operated operated) {
 		content, err := os.ReadFile("application.db")
 		operated.check(err)
 		if strings.Contains(string(content), "deleted-value") {
-			t.Error("what was deleted is still in the file")
+			operated.Error("what was deleted is still in the file")
 		}
 		operated.same("colour", operated.reopen("application.db").get("config", "colour"), "blue")
 	}},
-	"Count again": {closed: true, check: func(t *testing.T, operated operated) {
+	"Count again": {closed: true, check: func(operated operated) {
 		operated = operated.reopen("application.db")
 		tenant, err := store.NewScopedWithQuota(operated.store, "tenant-a", store.QuotaConfig{MaxKeys: 2})
 		operated.check(err)
 		operated.check(tenant.Set("config", "second", "x"))
 		if err := tenant.Set("config", "third", "x"); !errors.Is(err, store.QuotaExceededError) {
-			t.Errorf("a third key: %v, want %v", err, store.QuotaExceededError)
+			operated.Errorf("a third key: %v, want %v", err, store.QuotaExceededError)
 		}
 	}},
 }
@@ -164,6 +164,10 @@ func TestDocuments_OperationsDoWhatTheySay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	packageComment, err := os.ReadFile("../doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	commandBlock := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 	ran := 0
 	for section := range strings.SplitSeq(string(content), "\n## ") {
@@ -177,6 +181,9 @@ func TestDocuments_OperationsDoWhatTheySay(t *testing.T) {
 			operation, found := operations[title]
 			if !found || len(commands) != 1 {
 				t.Fatalf("%d commands that no test checks", len(commands))
+			}
+			if command := strings.ReplaceAll(commands[0][1], "application.db", "state.db"); title == "Back up" && !strings.Contains(string(packageComment), command) {
+				t.Errorf("the package comment does not have %q", command)
 			}
 			t.Chdir(t.TempDir())
 			operated := operated{T: t, command: commands[0][1]}.reopen("copy.db") // for Restore
@@ -207,7 +214,7 @@ func TestDocuments_OperationsDoWhatTheySay(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v\n%s", operated.command, err, operated.output)
 			}
-			operation.check(t, operated)
+			operation.check(operated)
 		})
 	}
 	if ran != len(operations) {
